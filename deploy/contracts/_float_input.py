@@ -1,0 +1,38 @@
+"""What the contracts with normalised float input have in common."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from searchkit.normalization import normalise
+from searchkit.sizes import Size
+
+from . import Contract, TensorSpec
+
+
+class FloatInput(Contract):
+    """Normalised float32 RGB N x 3 x H x W in, logits N x C x H' x W' out."""
+
+    def input_spec(self, size: Size) -> TensorSpec:
+        meaning = "RGB, scaled to [0, 1], minus mean, over standard deviation, per channel"
+        return TensorSpec("image", "float32", "NCHW", (1, 3, *size), meaning)
+
+    @property
+    def output_name(self) -> str:
+        return "logits"
+
+    @property
+    def output_layout(self) -> str:
+        return "NCHW"
+
+    def encode(self, image_HWC: np.ndarray) -> np.ndarray:
+        return normalise(image_HWC)
+
+    def labels(self, output: np.ndarray, size: Size) -> np.ndarray:
+        """Arg-max over the classes; coarser logits are first resized to `size`, bilinear, half-pixel centres."""
+        import torch
+
+        from searchkit.blocks import resize
+
+        logits = resize(torch.from_numpy(output), size)
+        return logits.argmax(1).numpy()
