@@ -1,7 +1,7 @@
 """A network with everything that decides what is deployed: weights, input size, tensor contract.
 
-It hands out the two forms that backends start from, the PyTorch module (the reference) and the ONNX model, and makes each
-at most once.
+It hands out the two forms that backends start from, the PyTorch module (the reference) and the ONNX model, and makes
+each at most once.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ class Deployable:
         seed: of the seeded weights.
 
     Raises:
-        UsageError: the size or the number of classes does not suit, or the network exceeds a limit; nothing is built then.
+        UsageError: the size or the number of classes does not suit, or the network exceeds a limit; nothing is built
+            then.
         InputFileError: the weights file does not fit.
     """
 
-    def __init__(
-        self, network: Network, size: Size, io: str, *, weights: Path | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, network: Network, size: Size, io: str, *, weights: Path | None = None, seed: int = 0) -> None:
         self.contract: Contract = CONTRACTS.load(io)
         self.contract.check_classes(network.classes)
         network.check(size)

@@ -18,11 +18,14 @@ from searchkit.blocks import AdaptiveAvgPools
 class FixedAvgPools(nn.Module):
     """`AdaptiveAvgPools` for one map size, as two 1x1 convolutions: rows first, then columns.
 
-    Adaptive pooling is linear and separable: pooled = R x C' with constant matrices. Folding N and C into the batch makes
-    each product a 1x1 convolution over the rows (columns) as channels, for all bins at once. The exporter unrolls the
-    adaptive form into some 2,800 nodes for the SSR network; this one is about 20. Convolutions rather than MatMul, because
-    TensorRT-RTX refuses FP32 matrix products on SM75.
+    Adaptive pooling is linear and separable: pooled = R x C' with constant matrices. Folding N and C into the batch
+    makes each product a 1x1 convolution over the rows (columns) as channels, for all bins at once. The exporter
+    unrolls the adaptive form into some 2,800 nodes for the SSR network; this one is about 20. Convolutions rather
+    than MatMul, because TensorRT-RTX refuses FP32 matrix products on SM75.
     """
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, bins: Sequence[int], height: int, width: int) -> None:
         super().__init__()

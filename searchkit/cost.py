@@ -52,7 +52,13 @@ class Cost:
         """Raise `UsageError` where the network would be too large to build or to run."""
         limits = (
             ("parameters", self.params, MAX_PARAMS, "", "narrow the network"),
-            ("multiply-accumulates", self.conv_macs, MAX_MACS, "", "narrow the network or use a smaller input"),
+            (
+                "multiply-accumulates",
+                self.conv_macs,
+                MAX_MACS,
+                "",
+                "narrow the network or use a smaller input",
+            ),
             (
                 "activation memory",
                 self.activation_bytes,

@@ -174,20 +174,14 @@ def contained(root: _StrPath, name: str) -> Path:
             follows a symbolic link out of `root`.
         StorageError: `root` itself cannot be found.
     """
-    problem = "file name is not allowed"
+    problem, allowed = "file name is not allowed", "letters, digits, `_`, `.`, `-`, with `/` between parts"
     if isinstance(name, str) and all(_PART.fullmatch(part) for part in name.split("/")):
         path = Path(root) / name
         with _translated(root):
             if _resolved(path).is_relative_to(_resolved(root)):
                 return path
         problem = "file name leads outside the folder through a symbolic link"
-    raise DamagedArtifactError(
-        problem,
-        where=_printable(root),
-        got=name,
-        allowed="below the folder, of letters, digits, `_`, `.`, `-`, with `/` between parts",
-        fix="make the artifact again and do not trust this copy",
-    )
+    raise DamagedArtifactError(problem, where=_printable(root), got=name, allowed=allowed, fix="do not trust this copy")
 
 
 def storage_error(error: OSError, path: _StrPath, *, needed_bytes: int | None = None) -> StorageError:
@@ -353,12 +347,14 @@ def _exchange_in_steps(staging: Path, target: Path) -> None:
         os.rename(target, aside)
         os.rename(staging, target)
     except BaseException:
-        with suppress(OSError):
+        try:
             os.rename(aside, target)
+        except OSError as error:
+            # The name is taken by a whole folder, ours or another writer's: the old one is not needed.
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                shutil.rmtree(aside, ignore_errors=True)
         raise
-    finally:
-        if os.path.lexists(target):
-            shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stem(name: str) -> str:

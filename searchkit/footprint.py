@@ -1,7 +1,7 @@
 """What an `nn.Module` needs, measured on the meta device: nothing is allocated, nothing is computed.
 
-Counted where PyTorch dispatches its operators, so that code that a tracer would drop is counted too. MACs here are those of
-convolutions and matrix products; `bench profile` adds fvcore's count of the rest.
+Counted where PyTorch dispatches its operators, so that code that a tracer would drop is counted too. MACs here are
+those of convolutions and matrix products; `bench profile` adds fvcore's count of the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class PeakMemory(TorchDispatchMode):
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}

@@ -110,7 +110,10 @@ def parse(data: bytes, *, where: str) -> Genotype:
     tree = strict_json.loads(data, where=where)
     if not isinstance(tree, dict):
         raise InputFileError(
-            "not a genotype", where=where, got=type(tree).__name__, allowed="a JSON object with `schema` and `space`"
+            "not a genotype",
+            where=where,
+            got=type(tree).__name__,
+            allowed="a JSON object with `schema` and `space`",
         )
     _check_schema(tree, where)
     genotype_type = _genotype_type(tree, where)
@@ -188,9 +191,7 @@ def _input_error(error: ValidationError, model: type[Genotype], where: str) -> I
     if kind == "extra_forbidden":
         _, known = _place(model, loc[:-1])
         guess = f"did you mean {' or '.join(nearest(str(loc[-1]), known))}?" if known else "delete it"
-        return InputFileError(
-            "unknown field" + more, where=place, got=loc[-1], allowed=", ".join(known), fix=guess
-        )
+        return InputFileError("unknown field" + more, where=place, got=loc[-1], allowed=", ".join(known), fix=guess)
     if kind == "missing":
         return InputFileError("missing field" + more, where=place, fix="add it; see `searchkit schema`")
     if kind == "value_error":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UsageError
+from .errors import UsageError
 
 MAX_CLASSES = 255
 
@@ -37,9 +37,7 @@ class LabelSet:
         Raises `UsageError` where `labels` is not uint8.
         """
         if labels.dtype != np.uint8:
-            raise UsageError(
-                "labels have the wrong type", where="labels", got=str(labels.dtype), allowed="uint8"
-            )
+            raise UsageError("labels have the wrong type", where="labels", got=str(labels.dtype), allowed="uint8")
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
         return table[labels]
@@ -98,9 +96,7 @@ def generic_labels(classes: int) -> LabelSet:
     Raises `UsageError` unless `classes` is an integer from 1 to 255.
     """
     if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes <= MAX_CLASSES:
-        raise UsageError(
-            "not a number of classes", where="classes", got=classes, allowed=f"1 to {MAX_CLASSES}"
-        )
+        raise UsageError("not a number of classes", where="classes", got=classes, allowed=f"1 to {MAX_CLASSES}")
     if classes == len(CITYSCAPES_19):
         return CITYSCAPES_19
     return LabelSet(

@@ -147,7 +147,10 @@ def _from_file(path: Path) -> Network:
     name, classes = tree.get("baseline"), tree.get("classes")
     if set(tree) != {"baseline", "classes"} or name not in BASELINES.names():
         raise InputFileError(
-            "not a baseline record", where=str(path), got=tree, allowed=f"baseline: {', '.join(BASELINES.names())}"
+            "not a baseline record",
+            where=str(path),
+            got=tree,
+            allowed=f"baseline: {', '.join(BASELINES.names())}",
         )
     if type(classes) is not int or not 2 <= classes <= 4096:
         raise InputFileError("wrong value", where=f"{path}: classes", got=classes, allowed="2 to 4096")

@@ -1,7 +1,7 @@
 """The one pixel normalisation that training, export and the examples share.
 
-Networks take RGB, scaled to [0, 1], minus the mean, over the standard deviation, per channel. The constants are those of
-ImageNet, which FasterSeg and most of its successors use; a bundle states them, so that a stack need not guess.
+Networks take RGB, scaled to [0, 1], minus the mean, over the standard deviation, per channel. The constants are those
+of ImageNet, which FasterSeg and most of its successors use; a bundle states them, so that a stack need not guess.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Plug-ins found by their file name, without importing them.
 
-The requirement: adding a data set, a baseline, a space, a backend or a tensor contract is adding one file (a folder, for
-a space) and touching nothing else. So the folder is the list. `fast_scnn.py` answers to the name `fast-scnn`; a name that
-starts with an underscore is private. Listing imports nothing, so a broken or heavy plug-in never slows or breaks another.
+The requirement: adding a data set, a baseline, a space, a backend or a tensor contract is adding one file (a folder,
+for a space) and touching nothing else. So the folder is the list. `fast_scnn.py` answers to the name `fast-scnn`; a
+name that starts with an underscore is private. Listing imports nothing, so a broken or heavy plug-in never slows or
+breaks another.
 """
 
 from __future__ import annotations

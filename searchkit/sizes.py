@@ -37,9 +37,7 @@ def parse_size(text: str, *, where: str = "--resolution") -> Size:
     size = Size(int(match[1]), int(match[2]))
     for side, value in zip(size._fields, size, strict=True):
         if not 1 <= value <= MAX_SIDE_PX:
-            raise UsageError(
-                f"{side} out of range", where=where, got=value, allowed=f"1 to {MAX_SIDE_PX} px"
-            )
+            raise UsageError(f"{side} out of range", where=where, got=value, allowed=f"1 to {MAX_SIDE_PX} px")
     return size
 
 

@@ -79,9 +79,7 @@ def _decode(data: bytes, where: str) -> str:
             fix="check that this is the file you meant",
         )
     if data.startswith(b"\xef\xbb\xbf"):
-        raise InputFileError(
-            "starts with a byte-order mark", where=where, fix="save the file as UTF-8 without BOM"
-        )
+        raise InputFileError("starts with a byte-order mark", where=where, fix="save the file as UTF-8 without BOM")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,9 +107,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     decoded: dict[str, Any] = {}
     for key, value in pairs:
         if key in decoded:
-            decoded[key] = _Refused(
-                "duplicate key", key, "each key once in an object", "delete all but one of them"
-            )
+            decoded[key] = _Refused("duplicate key", key, "each key once in an object", "delete all but one of them")
         else:
             decoded[key] = value
     return decoded
@@ -172,7 +168,10 @@ def _check_string(value: str, path: str, where: str) -> None:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise InputFileError(
-            "string holds a lone surrogate", where=place, got=value, fix="remove the escape \\ud800 to \\udfff"
+            "string holds a lone surrogate",
+            where=place,
+            got=value,
+            fix="remove the escape \\ud800 to \\udfff",
         ) from None
     if size > MAX_STRING_BYTES:
         raise InputFileError(
@@ -183,9 +182,7 @@ def _check_string(value: str, path: str, where: str) -> None:
             fix="shorten it",
         )
     if _CONTROL.search(value):
-        raise InputFileError(
-            "string holds a control character", where=place, got=value, fix="remove the character"
-        )
+        raise InputFileError("string holds a control character", where=place, got=value, fix="remove the character")
     if unicodedata.normalize("NFC", value) != value:
         raise InputFileError(
             "string is not in Unicode normal form NFC", where=place, got=value, fix="save it in form NFC"

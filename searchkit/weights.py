@@ -115,10 +115,11 @@ def seed_weights(module: nn.Module, *, seed: int = 0, size_rule: SizeRule | None
     """Fill `module` with weights that depend on `seed` alone; returns their description.
 
     Convolutions are drawn as He et al. 2015 (normal, fan-in, ReLU gain); BatchNorm statistics are those of two street
-    pictures; the classifier is scaled so that each class's logits have mean 0 and deviation 1 on them. BatchNorm shifts are
-    1 and variances at least their layer's mean: a deep random network otherwise amplifies rounding (measured on the FasterSeg
-    teacher against float64: 1.5e-3 on logits of deviation 1; so, 3.1e-5), which no trained network does. Leaves the module
-    in evaluation mode. One thread, so that the bytes do not depend on how many there are.
+    pictures; the classifier is scaled so that each class's logits have mean 0 and deviation 1 on them. BatchNorm
+    shifts are 1 and variances at least their layer's mean: a deep random network otherwise amplifies rounding
+    (measured on the FasterSeg teacher against float64: 1.5e-3 on logits of deviation 1; so, 3.1e-5), which no trained
+    network does. Leaves the module in evaluation mode. One thread, so that the bytes do not depend on how many there
+    are.
     """
     if seed < 0:
         raise UsageError("seed out of range", where="--seed", got=seed, allowed="0 or more")

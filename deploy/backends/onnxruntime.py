@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU or, through its CUDA provider, on a GPU.
 
-`get_available_providers()` lists CUDA even where its library cannot be loaded, and a session then runs on the CPU without a
-word; so the provider in use is read back and anything else than the wanted one is an error.
+`get_available_providers()` lists CUDA even where its library cannot be loaded, and a session then runs on the CPU
+without a word; so the provider in use is read back and anything else than the wanted one is an error.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def create_session(model: bytes, *, device: str, threads: int | None = None, opt
         options.intra_op_num_threads = threads
     wanted = _PROVIDERS[device]
     provider_options = [{"use_tf32": "0"}] if device == "cuda" else [{}]
-    session = onnxruntime.InferenceSession(
-        model, options, providers=[wanted], provider_options=provider_options
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=[wanted], provider_options=provider_options)
     if session.get_providers()[0] != wanted:
         raise BackendUnavailableError(
             "ONNX Runtime fell back to another provider",

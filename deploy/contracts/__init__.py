@@ -35,6 +35,7 @@ class TensorSpec:
 class Contract(ABC):
     """One way to talk to a network."""
 
+    @abstractmethod
     def check_classes(self, classes: int) -> None:
         """Raise `UsageError` where the output cannot tell that many classes apart."""
 

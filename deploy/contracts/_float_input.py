@@ -25,6 +25,9 @@ class FloatInput(Contract):
     def output_layout(self) -> str:
         return "NCHW"
 
+    def check_classes(self, classes: int) -> None:
+        """Logits have a channel a class, however many there are."""
+
     def encode(self, image_HWC: np.ndarray) -> np.ndarray:
         return normalise(image_HWC)
 

@@ -13,7 +13,8 @@ from searchkit.sizes import Size
 
 from . import Contract, TensorSpec
 
-MAX_CLASSES = 256
+# 255 stands for "ignore" in every data set here.
+MAX_CLASSES = 255
 
 
 class LabelMap(nn.Module):
@@ -21,6 +22,9 @@ class LabelMap(nn.Module):
 
     The cast to float comes before the transposition: TensorRT lets nothing but Cast touch a uint8 tensor.
     """
+
+    scale: Tensor
+    offset: Tensor
 
     def __init__(self, network: nn.Module, size: Size) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Normalised float NCHW in, logits out at the input's resolution: what the papers time, equal work for every network."""
+"""Normalised float NCHW in, logits out at the input's resolution: what the papers time."""
 
 from __future__ import annotations
 

@@ -77,9 +77,7 @@ class FeatureFusion(nn.Module):
 
     def __init__(self, shallow_channels: int, deep_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.shallow = nn.Sequential(
-            nn.Conv2d(shallow_channels, out_channels, 1), nn.BatchNorm2d(out_channels)
-        )
+        self.shallow = nn.Sequential(nn.Conv2d(shallow_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
         self.deep = nn.Sequential(
             ConvNormAct(deep_channels, deep_channels, 3, groups=deep_channels),
             nn.Conv2d(deep_channels, out_channels, 1),

@@ -267,14 +267,10 @@ def _lay_backdrop(build: _Builder) -> None:
         if dice.chance(0.4):
             style = _masonry(build, dice, dice.pick(_PLASTER), 0.08, 0.95)
             high = dice.real(6, 22)
-            build.add(
-                [things.board(x, z, dice.real(14, 30), 0.0, high, BUILDING, replace(style, kind="facade"))]
-            )
+            build.add([things.board(x, z, dice.real(14, 30), 0.0, high, BUILDING, replace(style, kind="facade"))])
         style = Style(dice.near(build.leaves, 0.05), kind="leaves", grain=0.5, scale=8)
         wide = dice.real(18, 34)
-        build.add(
-            [Panel((x - wide, z - 3), (x + wide, z - 3), -6.0, dice.real(4, 12), VEGETATION, style, "leaves")]
-        )
+        build.add([Panel((x - wide, z - 3), (x + wide, z - 3), -6.0, dice.real(4, 12), VEGETATION, style, "leaves")])
 
 
 def _coach_look(build: _Builder, dice: Dice) -> tuple[Colour, float]:
@@ -302,9 +298,7 @@ def _lay_traffic(build: _Builder, left: float, right: float) -> tuple[float, ...
         z, look, away = dice.real(7, 35), _coach_look(build, dice), dice.chance(0.5)
         for k in range(dice.whole(2, 3)):
             start = z + 14.6 * k
-            build.add(
-                things.coach(dice, track, start, TRAIN, away, build.camera, *look), (start + 7, 1.7, 7.5)
-            )
+            build.add(things.coach(dice, track, start, TRAIN, away, build.camera, *look), (start + 7, 1.7, 7.5))
     for x, away in lanes:
         z = dice.real(6, 26) if x else dice.real(8, 30)
         while z < 90:

@@ -222,9 +222,7 @@ def _paint_panel(band: _Band, panel: Panel) -> None:
     seen = (y >= panel.low) & (y <= panel.high) & (z[None, :] <= band.depth[rows, columns])
     down, across = np.nonzero(seen)
     if len(down):
-        _fill(
-            band, panel, (down + rows.start, across + columns.start), (s[across], y[down, across]), z[across]
-        )
+        _fill(band, panel, (down + rows.start, across + columns.start), (s[across], y[down, across]), z[across])
 
 
 def _fill(band: _Band, panel: Panel, where: Surface, surface: Surface, z: np.ndarray) -> None:

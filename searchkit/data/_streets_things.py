@@ -184,15 +184,11 @@ def _side(
     width, high, length = size
     step = -0.02 if x + camera.bend * z * z > 0 else 0.02
     side = x + width / 2 if step > 0 else x - width / 2
-    dark = Style(
-        style.colour, style.second, style.kind, style.grain, style.scale, style.pitch, style.shade * 0.8
-    )
+    dark = Style(style.colour, style.second, style.kind, style.grain, style.scale, style.pitch, style.shade * 0.8)
     return Panel((side, z), (side, z + length), low, high, label, dark), step
 
 
-def _on_side(
-    side: Panel, step: float, part: tuple[float, float], low: float, high: float, style: Style
-) -> Panel:
+def _on_side(side: Panel, step: float, part: tuple[float, float], low: float, high: float, style: Style) -> Panel:
     """A rectangle on a side panel, from `part[0]` to `part[1]` metres along it."""
     x, z = side.start
     return Panel((x + step, z + part[0]), (x + step, z + part[1]), low, high, side.label, style)
@@ -319,9 +315,7 @@ def traffic_light(dice: Dice, x: float, z: float, grey: Colour, overhead: bool) 
     reach = (3.4 if x < 0 else -3.4) if overhead else 0.0
     parts = pole(dice, x, z, height, 0.16, grey)
     if overhead:
-        parts.append(
-            board(x + reach / 2, z, abs(reach), height - 0.14, height, POLE, Style(grey, grain=0.05))
-        )
+        parts.append(board(x + reach / 2, z, abs(reach), height - 0.14, height, POLE, Style(grey, grain=0.05)))
     colours = ((0.15, 0.85, 0.45), (0.95, 0.65, 0.1), (0.95, 0.12, 0.1))
     for place, top in ((reach, height + 0.3), (0.0, 3.3)) if overhead else ((0.0, 3.4),):
         low = top - 1.05

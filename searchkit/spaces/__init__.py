@@ -1,6 +1,7 @@
 """Search spaces, one folder each: `genotype.py` (what was chosen), `network.py` (the discrete network).
 
-Adding a space is adding one folder whose `__init__.py` defines `SPACE`; its folder name is the `space` of its genotypes.
+Adding a space is adding one folder whose `__init__.py` defines `SPACE`; its folder name is the `space` of its
+genotypes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills at random moments, at every operation, and again during the recovery: a target is always one whole generation.
+"""Kills at random moments, at every operation, and again in the recovery: a target is one whole generation.
 
 What a kill -9 cannot show is a power cut: that the content is flushed before its name changes is held in
 tests/searchkit/test_files.py by the order of the calls.

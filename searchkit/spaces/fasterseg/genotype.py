@@ -1,7 +1,7 @@
 """What the FasterSeg search chooses: per layer an operator, a width and where to halve the resolution, per branch.
 
-Source: Chen et al., ICLR 2020, section 3 and appendix A; decoded networks of the public release. A width is the number of
-channels at full resolution: a layer at rate 1/16 of width 4 has 64 channels.
+Source: Chen et al., ICLR 2020, section 3 and appendix A; decoded networks of the public release. A width is the
+    number of channels at full resolution: a layer at rate 1/16 of width 4 has 64 channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...cost import Stage, StageCounter, shrink
+from ...cost import Stage, StageCounter
 from ...genotype import SCHEMA, Genotype, Part, Provenance
 from ...sizes import Size, SizeRule
 
@@ -53,9 +53,9 @@ class FasterSegGenotype(Genotype):
     stem_width: Width = Field(description="width of the three stem layers, which are not searched")
     head_width: Width = Field(description="width of the maps that the branches are merged at")
     shared: Annotated[Layers, Field(max_length=64)] = Field(description="layers that both branches begin with")
-    branches: Annotated[
-        tuple[Annotated[Layers, Field(max_length=64)], ...], Field(min_length=1, max_length=2)
-    ] = Field(description="each branch's own layers, behind the shared ones")
+    branches: Annotated[tuple[Annotated[Layers, Field(max_length=64)], ...], Field(min_length=1, max_length=2)] = Field(
+        description="each branch's own layers, behind the shared ones"
+    )
 
     # Maps at 1/32 must not vanish; sizes in between are reached by resizing to the partner's size.
     size_rule: ClassVar[SizeRule] = SizeRule(multiple=8, minimum=32)
@@ -65,7 +65,8 @@ class FasterSegGenotype(Genotype):
         starts = {branch[:1] for branch in self.branches}
         if len(self.branches) == 2 and len(starts) == 1 and starts != {()}:
             raise ValueError(
-                "branches: both begin with the same layer; equal networks must have one spelling, so move it to `shared`"
+                "branches: both begin with the same layer; equal networks must have one spelling, "
+                "so move it to `shared`"
             )
         if len(self.branches) == 1 and self.branches[0] and self.shared:
             raise ValueError("shared: there is one branch only, so all layers belong to it; leave `shared` empty")
@@ -81,7 +82,8 @@ class FasterSegGenotype(Genotype):
         for index, layer in enumerate(layers):
             if layer.operator == "skip" and layer.stride == 1:
                 raise ValueError(
-                    f"{where}: layer {index} is a skip of stride 1, which is no layer of a discrete network: leave it out"
+                    f"{where}: layer {index} is a skip of stride 1, which is no layer of a discrete network: "
+                    "leave it out"
                 )
         last = layers[-1].width if layers else self.stem_width
         if rate == STEM_RATE and last != self.head_width:

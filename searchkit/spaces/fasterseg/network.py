@@ -1,7 +1,8 @@
 """The discrete FasterSeg network (Chen et al., ICLR 2020, Fig. 3 to 6): stem, shared layers, branches, head.
 
-Every resize is bilinear with aligned corners, as in the released training code. Resizes go to the partner's size, not by a
-factor, so that sizes that are no multiple of 32 (CamVid's 720 x 960) work; at multiples of 32 the two are the same.
+Every resize is bilinear with aligned corners, as in the released training code. Resizes go to the partner's size, not
+by a factor, so that sizes that are no multiple of 32 (CamVid's 720 x 960) work; at multiples of 32 the two are the
+same.
 """
 
 from __future__ import annotations
@@ -136,8 +137,8 @@ class Classifier(nn.Sequential):
 class Fusion(nn.Module):
     """1x1 convolution over both branches. With training heads it also holds the release's channel attention.
 
-    The release counts and never runs that attention; it is here so that parameter counts and weights of training networks
-    agree, and it is left out of inference networks.
+    The release counts and never runs that attention; it is here so that parameter counts and weights of training
+    networks agree, and it is left out of inference networks.
     """
 
     def __init__(self, channels: int, *, attention: bool) -> None:
@@ -155,8 +156,8 @@ class Fusion(nn.Module):
 class FasterSegNet(nn.Module):
     """The discrete network that a `FasterSegGenotype` describes.
 
-    Takes N x 3 x H x W, returns logits N x classes x H x W; in training mode with training heads a tuple of three: the main
-    logits and those of the auxiliary heads at 1/16 and 1/32 (loss weight 0.2 each), all resized to H x W.
+    Takes N x 3 x H x W, returns logits N x classes x H x W; in training mode with training heads a tuple of three:
+    the main logits and those of the auxiliary heads at 1/16 and 1/32 (loss weight 0.2 each), all resized to H x W.
     """
 
     def __init__(self, genotype: FasterSegGenotype, *, training_heads: bool = False) -> None:
@@ -184,8 +185,9 @@ class FasterSegNet(nn.Module):
         shared = {STEM_RATE: x}
         for layer, rate in zip(self.shared, self.shared_rates, strict=True):
             x = shared[rate] = layer(x)
-        maps = [branch.maps(shared) for branch in self.branches]
-        merged = [branch.merge(m) for branch, m in zip(self.branches, maps, strict=True)]
+        branches = [branch for branch in self.branches if isinstance(branch, Branch)]
+        maps = [branch.maps(shared) for branch in branches]
+        merged = [branch.merge(m) for branch, m in zip(branches, maps, strict=True)]
         logits = self._logits(self.classifier, self.fusion(torch.cat(merged, dim=1)), image)
         if not (self.training and self.auxiliary):
             return logits

@@ -19,7 +19,7 @@ from ...sizes import Size, SizeRule
 Dilation = Literal[1, 2, 4, 8, 16]
 Width = Annotated[int, Field(ge=1, le=8192)]
 
-DILATIONS = (1, 2, 4, 8, 16)
+DILATIONS: tuple[Dilation, ...] = (1, 2, 4, 8, 16)
 
 
 class SSRLayer(Part):

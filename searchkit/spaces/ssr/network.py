@@ -79,9 +79,7 @@ class PyramidPooling(nn.Module):
     def __init__(self, in_channels: int, head: AggregationHead) -> None:
         super().__init__()
         self.pools = AdaptiveAvgPools(head.bins)
-        self.reduce = nn.ModuleList(
-            ConvNormAct(in_channels, head.bin_channels, 1, act=False) for _ in head.bins
-        )
+        self.reduce = nn.ModuleList(ConvNormAct(in_channels, head.bin_channels, 1, act=False) for _ in head.bins)
         concatenated = in_channels + len(head.bins) * head.bin_channels
         self.fuse = nn.Sequential(ConvNormAct(concatenated, head.context, 1), nn.Dropout2d(0.1))
 
@@ -124,13 +122,16 @@ class SSRNet(nn.Module):
 
     @staticmethod
     def _stage(
-        in_channels: int, channels: int, layers: tuple[SSRLayer, ...], genotype: SSRGenotype, *, dropout: float
+        in_channels: int,
+        channels: int,
+        layers: tuple[SSRLayer, ...],
+        genotype: SSRGenotype,
+        *,
+        dropout: float,
     ) -> tuple[nn.Sequential, int]:
         modules: list[nn.Module] = [ERFNetDownsampler(in_channels, channels)]
         for layer in layers:
-            modules.append(
-                SSRBlock(channels, layer, pool=genotype.pool, mid_norm=genotype.mid_norm, dropout=dropout)
-            )
+            modules.append(SSRBlock(channels, layer, pool=genotype.pool, mid_norm=genotype.mid_norm, dropout=dropout))
             channels = layer.out
         return nn.Sequential(*modules), channels
 

@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Both make the same virtual environment first; nothing else is needed than
+# Python 3.11 or newer with pip, git and make.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= cpu,dev
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+DEMO = demo
+SIZE = 512x1024
+# Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other.
+TEST_FLAGS ?= -n 2 --dist loadfile
+
+.PHONY: demo test check gpu format clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("searchkit needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/searchkit data sample streets --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
+	$(BIN)/searchkit export ssr --resolution $(SIZE) --io labels -o $(DEMO)/ssr
+	$(BIN)/searchkit segment $(DEMO)/ssr $(DEMO)/street.png -o $(DEMO)/street-labels.png
+	$(BIN)/bench fps --resolution $(SIZE) --quick --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
+	@echo "demo: see $(DEMO)/street.png, $(DEMO)/street-labels.png, $(DEMO)/fps.md and the bundle $(DEMO)/ssr"
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not gpu" $(TEST_FLAGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not gpu and not slow" $(TEST_FLAGS)
+
+gpu:
+	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests/gpu
+	PYTHONPATH=. $(PYTHON) -m bench fps --resolution $(SIZE) --backend all --device cuda --json bench/results/$$($(PYTHON) -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')-$(SIZE).json
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

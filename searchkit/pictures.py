@@ -1,0 +1,59 @@
+"""Reading and writing pictures; everything else in searchkit sees arrays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InputFileError, UsageError
+from .files import read_bytes, write_bytes
+from .sizes import MAX_SIDE_PX, Size
+
+MAX_PICTURE_BYTES = 256 * 2**20
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """An image file as uint8 RGB, H x W x 3.
+
+    Raises:
+        InputFileError: missing, no picture, truncated, or a side over 8192 px.
+    """
+    data = read_bytes(path, limit_bytes=MAX_PICTURE_BYTES, what="picture")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if max(picture.size) > MAX_SIDE_PX:
+                raise InputFileError(
+                    "picture too large",
+                    where=str(path),
+                    got=f"{picture.height}x{picture.width}",
+                    allowed=f"sides up to {MAX_SIDE_PX} px",
+                )
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputFileError(
+            f"not a readable picture ({error})".replace("<_io.BytesIO object at ", "<"),
+            where=str(path),
+            allowed="PNG, JPEG and what else Pillow reads",
+        ) from None
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """A uint8 array, H x W x 3 (RGB) or H x W (grey), as a PNG file, whole or not at all."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(
+            "pictures are written as PNG", where="--output", got=path.name, allowed="a name that ends in .png"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def resize_picture(picture: np.ndarray, size: Size, *, nearest: bool = False) -> np.ndarray:
+    """Resize a uint8 picture: bilinear with antialiasing, or nearest neighbour for label maps."""
+    if picture.shape[:2] == tuple(size):
+        return picture
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(picture).resize((size.width, size.height), how))
