@@ -107,6 +107,11 @@ class StageCounter:
         self._elements = max(self._elements, elements)
         return out
 
+    def resize(self, channels: int, size: Size, out: Size) -> None:
+        """Count the maps of a resize, which works on them both and has no weights."""
+        elements = channels * (size.height * size.width + out.height * out.width)
+        self._elements = max(self._elements, elements)
+
     def norm(self, channels: int) -> None:
         """Count a BatchNorm that stands by itself."""
         self._params += 2 * channels

@@ -271,8 +271,7 @@ def _replace_file(target: Path, data: bytes) -> None:
     # Opened first, so that once the name has changed nothing but the flush itself can fail.
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with io.FileIO(os.open(temporary, flags, 0o666), "wb") as file:
+        with io.FileIO(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(file.fileno(), rest) :]
@@ -295,7 +294,7 @@ def _flush(descriptor: int) -> None:
 
 
 def _sync_path(path: _StrPath) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         _flush(descriptor)
     finally:

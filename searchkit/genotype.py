@@ -11,20 +11,30 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from . import strict_json
+from ._genotype_errors import input_error
 from .cost import Cost, Stage
-from .errors import InputFileError, nearest
+from .errors import InputFileError, UsageError, nearest
 from .files import read_bytes
 from .sizes import Size, SizeRule
 
 SCHEMA = 1
 
+MIN_CLASSES, MAX_CLASSES = 2, 4096
+
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _TEXT = r"^[^\x00-\x1f]{0,256}$"
+_DIGEST = r"^([0-9a-f]{64})?$"
+
+# A pattern in words, for messages and for readers of the JSON Schema.
+_NAME_WORDS: JsonDict = {"$comment": "1 to 64 of a-z, 0-9, '_', '.' and '-', the first a letter or a digit"}
+_TEXT_WORDS: JsonDict = {"$comment": "text of at most 256 characters without control characters"}
+_DIGEST_WORDS: JsonDict = {"$comment": "64 hexadecimal digits, or nothing"}
 
 
 class Part(BaseModel):
@@ -33,16 +43,29 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+Text = Annotated[str, Field(pattern=_TEXT, json_schema_extra=_TEXT_WORDS)]
+
+
 class Provenance(Part):
     """Where a genotype came from. Not covered by the digest: renaming a network does not change it."""
 
-    name: str = Field(default="unnamed", pattern=_NAME, description="what tables call this network")
-    description: str = Field(default="", pattern=_TEXT)
-    source: str = Field(default="", pattern=_TEXT, description="paper, or tool and version")
-    strategy: str = Field(default="", pattern=_TEXT)
+    name: str = Field(
+        default="unnamed",
+        pattern=_NAME,
+        description="what tables call this network",
+        json_schema_extra=_NAME_WORDS,
+    )
+    description: Text = ""
+    source: Text = Field(default="", description="paper, or tool and version")
+    strategy: Text = ""
     seed: int | None = Field(default=None, ge=0)
-    data: str = Field(default="", pattern=_TEXT)
-    parent: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="digest it was derived from")
+    data: Text = ""
+    parent: str = Field(
+        default="",
+        pattern=_DIGEST,
+        description="digest it was derived from",
+        json_schema_extra=_DIGEST_WORDS,
+    )
 
 
 class Genotype(Part):
@@ -58,7 +81,7 @@ class Genotype(Part):
     # Subclasses state `space: Literal["name"]`.
     schema_version: int = Field(alias="schema", ge=SCHEMA, le=SCHEMA)
     space: str
-    classes: int = Field(ge=2, le=4096, description="output channels of the classifier")
+    classes: int = Field(ge=MIN_CLASSES, le=MAX_CLASSES, description="output channels of the classifier")
     provenance: Provenance = Provenance()
 
     size_rule: ClassVar[SizeRule]
@@ -82,7 +105,8 @@ class Genotype(Part):
         return Cost.of(self.stage_costs(size))
 
     def with_classes(self, classes: int) -> Self:
-        """The same network for another number of classes."""
+        """The same network for another number of classes; raises `UsageError` where that is out of range."""
+        check_classes(classes)
         return type(self).model_validate_json(strict_json.canonical(self.to_tree() | {"classes": classes}))
 
     def to_tree(self) -> dict[str, Any]:
@@ -93,6 +117,12 @@ class Genotype(Part):
     def to_json(self) -> str:
         """Canonical form for people: every field, in the order of the schema, two spaces, one line per leaf list."""
         return _pretty(self.to_tree()) + "\n"
+
+
+def check_classes(classes: int) -> None:
+    """Raise `UsageError` unless a network can have this many classes."""
+    if type(classes) is not int or not MIN_CLASSES <= classes <= MAX_CLASSES:
+        raise UsageError("number of classes out of range", got=classes, allowed=f"{MIN_CLASSES} to {MAX_CLASSES}")
 
 
 def load(path: Path) -> Genotype:
@@ -112,8 +142,9 @@ def parse(data: bytes, *, where: str) -> Genotype:
         raise InputFileError(
             "not a genotype",
             where=where,
-            got=type(tree).__name__,
+            got=strict_json.Spelling.of(tree),
             allowed="a JSON object with `schema` and `space`",
+            fix="check that this is the file you meant",
         )
     _check_schema(tree, where)
     genotype_type = _genotype_type(tree, where)
@@ -121,7 +152,7 @@ def parse(data: bytes, *, where: str) -> Genotype:
         # In JSON mode a strict tuple takes an array, and nothing else loosens.
         return genotype_type.model_validate_json(strict_json.canonical(tree))
     except ValidationError as error:
-        raise _input_error(error, genotype_type, where) from None
+        raise input_error(error, genotype_type.model_json_schema(), where) from None
 
 
 def json_schema(space: str | None = None) -> dict[str, Any]:
@@ -148,17 +179,19 @@ def json_schema(space: str | None = None) -> dict[str, Any]:
 
 
 def _check_schema(tree: dict[str, Any], where: str) -> None:
+    place, fix = f"{where}: schema", f'write "schema": {SCHEMA}'
     if "schema" not in tree:
-        raise InputFileError("missing field", where=f"{where}: schema", allowed=f"{SCHEMA}", fix='add "schema": 1')
+        raise InputFileError("missing field", where=place, allowed=f"{SCHEMA}", fix=fix)
     version = tree["schema"]
+    got = strict_json.Spelling.of(version)
     if type(version) is not int or version < 1:
-        raise InputFileError("unknown schema", where=f"{where}: schema", got=version, allowed=f"1 to {SCHEMA}")
+        raise InputFileError("unknown schema", where=place, got=got, allowed=f"{SCHEMA}", fix=fix)
     if version > SCHEMA:
         raise InputFileError(
             "written by a newer searchkit",
-            where=f"{where}: schema",
-            got=version,
-            allowed=f"1 to {SCHEMA}",
+            where=place,
+            got=got,
+            allowed=f"{SCHEMA}",
             fix="upgrade searchkit; it never guesses what newer fields mean",
         )
 
@@ -166,71 +199,21 @@ def _check_schema(tree: dict[str, Any], where: str) -> None:
 def _genotype_type(tree: dict[str, Any], where: str) -> type[Genotype]:
     from .spaces import SPACES
 
-    space = tree.get("space")
-    if not isinstance(space, str) or space not in SPACES.names():
-        known = SPACES.names()
-        fix = f"did you mean {' or '.join(nearest(space, known))}?" if isinstance(space, str) else None
+    space, known = tree.get("space"), SPACES.names()
+    if isinstance(space, str) and space in known:
+        return SPACES.load(space).genotype_type
+    allowed = " or ".join(f'"{name}"' for name in known)
+    if "space" not in tree:
         raise InputFileError(
-            "missing field" if "space" not in tree else "unknown search space",
-            where=f"{where}: space",
-            got=space,
-            allowed=", ".join(known),
-            fix=fix or 'add "space"',
+            "missing field", where=f"{where}: space", allowed=allowed, fix="add the name of its search space"
         )
-    return SPACES.load(space).genotype_type
-
-
-def _input_error(error: ValidationError, model: type[Genotype], where: str) -> InputFileError:
-    """The first of pydantic's complaints, in our words; how many more there are is said."""
-    details = error.errors(include_url=False)
-    first = details[0]
-    kind, loc = first["type"], first["loc"]
-    path, _ = _place(model, loc)
-    place = f"{where}: {path}" if path else where
-    more = f"; {len(details) - 1} more after this one" if len(details) > 1 else ""
-    if kind == "extra_forbidden":
-        _, known = _place(model, loc[:-1])
-        guess = f"did you mean {' or '.join(nearest(str(loc[-1]), known))}?" if known else "delete it"
-        return InputFileError("unknown field" + more, where=place, got=loc[-1], allowed=", ".join(known), fix=guess)
-    if kind == "missing":
-        return InputFileError("missing field" + more, where=place, fix="add it; see `searchkit schema`")
-    if kind == "value_error":
-        return InputFileError(first["msg"].removeprefix("Value error, ") + more, where=place)
-    return InputFileError(
-        "wrong value" + more,
-        where=place,
-        got=first["input"],
-        allowed=first["msg"].removeprefix("Input should be "),
-        fix="correct the field; see `searchkit schema`",
+    raise InputFileError(
+        "unknown search space",
+        where=f"{where}: space",
+        got=strict_json.Spelling.of(space),
+        allowed=allowed,
+        fix=f"did you mean {' or '.join(nearest(space, known))}?" if isinstance(space, str) else "write one of these",
     )
-
-
-def _place(model: type[Genotype], loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """A pydantic location as `stages[1].layers[3].dilation`, and the names of the fields that belong there.
-
-    Pydantic puts the tag of a union into the location although the file has no such level; the JSON Schema tells tags
-    from fields.
-    """
-    schema = model.model_json_schema(by_alias=True)
-    node: dict[str, Any] = schema
-    text = ""
-    for part in loc:
-        node = _resolve(node, schema)
-        tags = node.get("discriminator", {}).get("mapping", {})
-        if isinstance(part, int):
-            text += f"[{part}]"
-            node = node.get("items", {})
-        elif part in tags:
-            node = {"$ref": tags[part]}
-        else:
-            text += f".{part}" if text else part
-            node = node.get("properties", {}).get(part, {})
-    return text, sorted(_resolve(node, schema).get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    reference = node.get("$ref")
-    return schema["$defs"][reference.rsplit("/", 1)[1]] if reference else node
 
 
 def _pretty(value: Any, indent: int = 0) -> str:

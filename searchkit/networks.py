@@ -11,12 +11,12 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import genotype as genotypes
 from . import strict_json
 from .baselines import BASELINES
-from .errors import InputFileError, UsageError, unknown_name
+from .errors import InputFileError, UsageError, nearest, unknown_name
 from .files import read_bytes
 from .genotype import Genotype
 from .sizes import Size, SizeRule
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "genotypes"
 DEFAULT_CLASSES = 19
+# What a bundle keeps of its network.
+_RECORD = "network.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Network:
             return self.build().eval()
 
     def with_classes(self, classes: int) -> Network:
-        """The same network for another number of classes."""
+        """The same network for another number of classes; raises `UsageError` where that is out of range."""
+        genotypes.check_classes(classes)
         genotype = self.genotype.with_classes(classes) if self.genotype else None
         return replace(self, classes=classes, genotype=genotype)
 
@@ -114,7 +117,7 @@ def resolve(argument: str) -> Network:
 
     Raises:
         UsageError: no such name or path; the nearest names are listed.
-        InputFileError: the file is not a genotype.
+        InputFileError: the file is not a genotype, or the folder is not a bundle.
     """
     path = Path(argument)
     looks_like_path = os.sep in argument or argument.endswith(".json") or argument in ("", ".", "..")
@@ -124,34 +127,68 @@ def resolve(argument: str) -> Network:
         baseline = argument.replace("_", "-")
         if baseline in BASELINES.names():
             return Network(baseline, "baseline", "fixed", DEFAULT_CLASSES)
-        if not path.exists():
+        # Unlike `Path.exists`, this also takes a name that is too long for the disk.
+        if not os.path.exists(path):
             raise unknown_name("network", argument, known_names())
-    if not argument or not path.exists():
+    if not argument or not os.path.exists(path):
         raise UsageError(
             "no such file",
             where=argument or "network",
             allowed=f"a genotype file, a bundle folder, or one of {', '.join(known_names())}",
         )
-    return _from_file(path / "network.json" if path.is_dir() else path)
+    return _from_folder(path) if path.is_dir() else _from_file(path)
 
 
 def from_genotype(genotype: Genotype) -> Network:
     return Network(genotype.name, "genotype", genotype.space, genotype.classes, genotype)
 
 
+def _from_folder(path: Path) -> Network:
+    if not (path / _RECORD).exists():
+        raise InputFileError(
+            f"folder has no {_RECORD}",
+            where=str(path),
+            allowed="a genotype file or a bundle folder",
+            fix="check the path",
+        )
+    return _from_file(path / _RECORD)
+
+
 def _from_file(path: Path) -> Network:
     data = read_bytes(path, limit_bytes=strict_json.MAX_BYTES, what="genotype")
     tree = strict_json.loads(data, where=str(path))
-    if not (isinstance(tree, dict) and "baseline" in tree):
-        return from_genotype(genotypes.parse(data, where=str(path)))
-    name, classes = tree.get("baseline"), tree.get("classes")
-    if set(tree) != {"baseline", "classes"} or name not in BASELINES.names():
+    if isinstance(tree, dict) and "baseline" in tree and "schema" not in tree:
+        return _from_baseline_record(tree, str(path))
+    return from_genotype(genotypes.parse(data, where=str(path)))
+
+
+def _from_baseline_record(tree: dict[str, Any], where: str) -> Network:
+    for name in tree:
+        if name not in ("baseline", "classes"):
+            raise InputFileError(
+                "unknown field",
+                where=strict_json.place(where, strict_json.member("", name)),
+                allowed="baseline, classes",
+                fix="delete it",
+            )
+    baseline, known = tree["baseline"], BASELINES.names()
+    if baseline not in known:
         raise InputFileError(
-            "not a baseline record",
-            where=str(path),
-            got=tree,
-            allowed=f"baseline: {', '.join(BASELINES.names())}",
+            "unknown baseline",
+            where=f"{where}: baseline",
+            got=strict_json.Spelling.of(baseline),
+            allowed=", ".join(known),
+            fix=f"did you mean {' or '.join(nearest(str(baseline), known))}?",
         )
-    if type(classes) is not int or not 2 <= classes <= 4096:
-        raise InputFileError("wrong value", where=f"{path}: classes", got=classes, allowed="2 to 4096")
-    return Network(name, "baseline", "fixed", classes)
+    if "classes" not in tree:
+        raise InputFileError("missing field", where=f"{where}: classes", fix='add it, such as "classes": 19')
+    try:
+        genotypes.check_classes(tree["classes"])
+    except UsageError as error:
+        raise InputFileError(
+            "wrong value",
+            where=f"{where}: classes",
+            got=strict_json.Spelling.of(tree["classes"]),
+            allowed=f"an integer, {error.allowed}",
+        ) from None
+    return Network(baseline, "baseline", "fixed", tree["classes"])

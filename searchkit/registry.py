@@ -53,14 +53,21 @@ class Registry(Generic[T]):
         return plugin
 
     def summary(self, name: str) -> str:
-        """The first line of the plug-in's docstring, read without importing it."""
+        """The first line of the plug-in's docstring, read without importing it; empty where the file is no Python."""
         module = name.replace("-", "_")
         for folder in self._folders():
             for path in (Path(folder) / f"{module}.py", Path(folder) / module / "__init__.py"):
                 if path.is_file():
-                    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-                    return (docstring or "").split("\n", 1)[0]
+                    return _first_line(path)
         return ""
 
     def _folders(self) -> list[str]:
         return list(importlib.import_module(self.package).__path__)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError):
+        return ""
+    return (docstring or "").split("\n", 1)[0]

@@ -55,7 +55,7 @@ class SizeRule:
 
     def check(self, size: Size, *, network: str) -> None:
         """Raise `UsageError`, naming the nearest size that works, unless `size` works."""
-        if all(side % self.multiple == 0 and side >= self.minimum for side in size):
+        if all(side % self.multiple == 0 and self.minimum <= side <= MAX_SIDE_PX for side in size):
             return
         raise UsageError(
             f"{network} does not take this size",

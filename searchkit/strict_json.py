@@ -13,7 +13,7 @@ import re
 import unicodedata
 from typing import Any
 
-from .errors import InputFileError
+from .errors import InputFileError, shown
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -21,9 +21,24 @@ MAX_VALUES = 100_000
 MAX_STRING_BYTES = 256
 MAX_INTEGER = 2**31
 
-# Matches a whole string literal, so that brackets inside strings are not counted as nesting.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Matches a whole string literal, so that brackets inside strings are not counted as nesting. Nothing is tried twice,
+# and a string without an end is taken to the end of the file: else 1 MiB of escaped quotes would take an hour.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+# Control characters, and the invisible marks that turn or break a line of text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_MAX_PATH_SHOWN = 120
+
+
+class Spelling(str):
+    """JSON text, for `got` in a message: shown as the file has it (`true`, `null`), not as Python would write it."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    @classmethod
+    def of(cls, value: Any) -> Spelling:
+        return cls(json.dumps(value))
 
 
 class _Refused:
@@ -55,7 +70,7 @@ def loads(data: bytes, *, where: str) -> Any:
         )
     except json.JSONDecodeError as error:
         raise InputFileError(
-            f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            f"not valid JSON: {error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}",
             where=where,
             fix="correct the file with a JSON-aware editor",
         ) from None
@@ -69,7 +84,24 @@ def canonical(tree: Any) -> bytes:
     return text.encode("ascii")
 
 
+def member(path: str, key: str) -> str:
+    """The path of `key` in the object at `path`; a key that is not a plain name is quoted, and cut if it is long."""
+    if not _PLAIN_KEY.fullmatch(key):
+        return f"{path}[{shown(Spelling.of(key))}]"
+    return f"{path}.{key}" if path else key
+
+
+def place(where: str, path: str) -> str:
+    """A file and a path inside it, for messages; a long path loses its middle."""
+    if len(path) > _MAX_PATH_SHOWN:
+        half = _MAX_PATH_SHOWN // 2
+        path = f"{path[:half]}...{path[-half:]}"
+    return f"{where}: {path}" if path else where
+
+
 def _decode(data: bytes, where: str) -> str:
+    if not data:
+        raise InputFileError("file is empty", where=where, fix="check that this is the file you meant")
     if len(data) > MAX_BYTES:
         raise InputFileError(
             "file too long",
@@ -81,11 +113,18 @@ def _decode(data: bytes, where: str) -> str:
     if data.startswith(b"\xef\xbb\xbf"):
         raise InputFileError("starts with a byte-order mark", where=where, fix="save the file as UTF-8 without BOM")
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputFileError(
             f"not UTF-8: {error.reason} at byte {error.start}", where=where, fix="save the file as UTF-8"
         ) from None
+    if "\0" in text:
+        raise InputFileError(
+            f"holds a NUL byte at byte {data.index(0)}, as UTF-16 and binary files do",
+            where=where,
+            fix="save the file as UTF-8",
+        )
+    return text
 
 
 def _check_depth(text: str, where: str) -> None:
@@ -107,7 +146,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     decoded: dict[str, Any] = {}
     for key, value in pairs:
         if key in decoded:
-            decoded[key] = _Refused("duplicate key", key, "each key once in an object", "delete all but one of them")
+            decoded[key] = _Refused(
+                "duplicate key", Spelling.of(key), "each key once in an object", "delete all but one of them"
+            )
         else:
             decoded[key] = value
     return decoded
@@ -116,21 +157,21 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 def _integer(text: str) -> Any:
     allowed = f"integers from {-MAX_INTEGER} to {MAX_INTEGER}"
     if text == "-0":
-        return _Refused("negative zero", text, allowed, "write 0")
+        return _Refused("negative zero", Spelling(text), allowed, "write 0")
     if len(text) > 12 or abs(int(text)) > MAX_INTEGER:
-        return _Refused("integer out of range", text, allowed, "use a smaller number")
+        return _Refused("integer out of range", Spelling(text), allowed, "use a smaller number")
     return int(text)
 
 
 def _float(text: str) -> Any:
     value = float(text)
     if math.isinf(value):
-        return _Refused("number overflows to infinity", text, "finite numbers", "use a smaller number")
+        return _Refused("number overflows to infinity", Spelling(text), "finite numbers", "use a smaller number")
     return value
 
 
 def _constant(text: str) -> Any:
-    return _Refused(f"{text} is not JSON", text, "finite numbers", "write a finite number, or null")
+    return _Refused(f"{text} is not JSON", Spelling(text), "finite numbers", "write a finite number, or null")
 
 
 def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
@@ -146,7 +187,7 @@ def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
     if isinstance(value, _Refused):
         raise InputFileError(
             value.problem,
-            where=f"{where}: {path}" if path else where,
+            where=place(where, path),
             got=value.got,
             allowed=value.allowed,
             fix=value.fix,
@@ -159,31 +200,39 @@ def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             _check_string(key, f"{path}.<key>" if path else "<key>", where)
-            _walk(item, f"{path}.{key}" if path else key, where, count)
+            _walk(item, member(path, key), where, count)
 
 
 def _check_string(value: str, path: str, where: str) -> None:
-    place = f"{where}: {path}" if path else where
+    got = Spelling.of(value)
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise InputFileError(
             "string holds a lone surrogate",
-            where=place,
-            got=value,
+            where=place(where, path),
+            got=got,
             fix="remove the escape \\ud800 to \\udfff",
         ) from None
     if size > MAX_STRING_BYTES:
         raise InputFileError(
             "string too long",
-            where=place,
+            where=place(where, path),
             got=f"{size} bytes",
             allowed=f"at most {MAX_STRING_BYTES} bytes of UTF-8",
             fix="shorten it",
         )
     if _CONTROL.search(value):
-        raise InputFileError("string holds a control character", where=place, got=value, fix="remove the character")
+        raise InputFileError(
+            "string holds a control character",
+            where=place(where, path),
+            got=got,
+            fix="remove the character",
+        )
     if unicodedata.normalize("NFC", value) != value:
         raise InputFileError(
-            "string is not in Unicode normal form NFC", where=place, got=value, fix="save it in form NFC"
+            "string is not in Unicode normal form NFC",
+            where=place(where, path),
+            got=got,
+            fix="save it in form NFC",
         )

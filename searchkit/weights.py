@@ -121,8 +121,8 @@ def seed_weights(module: nn.Module, *, seed: int = 0, size_rule: SizeRule | None
     network does. Leaves the module in evaluation mode. One thread, so that the bytes do not depend on how many there
     are.
     """
-    if seed < 0:
-        raise UsageError("seed out of range", where="--seed", got=seed, allowed="0 or more")
+    if not 0 <= seed < 2**63:
+        raise UsageError("seed out of range", where="--seed", got=seed, allowed="0 to 2**63 - 1")
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -174,18 +174,11 @@ def test_read_bytes_never_reads_past_the_limit(monkeypatch):
     with pytest.raises(InputFileError, match="too large"):
         files.read_bytes("/proc/version", limit_bytes=10, what="file")
     assert sum(counts) == 11
-    assert (
-        files.read_bytes("/proc/version", limit_bytes=1 << 20, what="file")
-        == Path("/proc/version").read_bytes()
-    )
+    assert files.read_bytes("/proc/version", limit_bytes=1 << 20, what="file") == Path("/proc/version").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "reader", [lambda p: files.read_bytes(p, limit_bytes=99, what="it"), files.sha256_file]
-)
-@pytest.mark.parametrize(
-    "kind", ["missing", "folder", "pipe", "socket", "zero", "below a file", "loop", "long"]
-)
+@pytest.mark.parametrize("reader", [lambda p: files.read_bytes(p, limit_bytes=99, what="it"), files.sha256_file])
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "socket", "zero", "below a file", "loop", "long"])
 def test_readers_refuse_what_is_not_a_regular_file(tmp_path, monkeypatch, deadline, reader, kind):
     monkeypatch.chdir(tmp_path)
     path = Path("target")
@@ -363,13 +356,20 @@ def test_write_bytes_survives_a_failure_at_every_operation(tmp_path, error, fore
             assert (f"{len(NEW)} bytes" in str(caught.value)) == (error in (errno.ENOSPC, errno.EDQUOT))
         content = NEW if "replace" in fault.done else OLD if exists else None
         assert (path.read_bytes() if path.exists() else None) == content
-        assert content != NEW or fault.calls[fault.at :] == ["fsync"], (
-            "only the last flush comes after the change"
-        )
+        assert content != NEW or fault.calls[fault.at :] == ["fsync"], "only the last flush comes after the change"
         assert os.listdir(tmp_path) == ([] if content is None else ["f"])
     assert at == 7
     assert not fault.fired
     assert path.read_bytes() == NEW
+
+
+def test_a_planted_temporary_name_is_not_written_through(tmp_path, monkeypatch):
+    (tmp_path / "victim").write_bytes(OLD)
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: RAND)
+    (tmp_path / f".f.{os.getpid()}.{RAND}.tmp").symlink_to("victim")
+    with pytest.raises(StorageError):
+        files.write_bytes(tmp_path / "f", NEW)
+    assert tree(tmp_path) == {"victim": OLD}
 
 
 def test_a_failed_listing_does_not_stop_a_write(tmp_path, monkeypatch):
@@ -584,6 +584,27 @@ def test_the_exchange_is_one_step_here(tmp_path):
         files._exchange(tmp_path / "one", tmp_path / "three")
 
 
+@pytest.mark.parametrize("code", [None, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EIO])
+def test_a_system_without_exchange_is_told_from_a_failure(tmp_path, monkeypatch, code):
+    class Library:
+        def __init__(self, name, use_errno):
+            assert use_errno
+            if code is not None:
+                self.renameat2 = lambda *_: -1
+
+    monkeypatch.setattr(files.ctypes, "CDLL", Library)
+    monkeypatch.setattr(files.ctypes, "get_errno", lambda: code)
+    path = ours(tmp_path)
+    if code == errno.EIO:
+        with pytest.raises(StorageError, match="input/output"):
+            replace(path, fill)
+        assert (path / "manifest.json").read_bytes() == OLD
+    else:
+        replace(path, fill)
+        assert tree(path) == NEW_TREE
+    assert os.listdir(tmp_path) == ["d"]
+
+
 @pytest.mark.parametrize("kind", ["foreign", "file", "pipe"])
 def test_what_is_not_ours_is_refused_before_the_block(tmp_path, deadline, kind):
     path = tmp_path / "d"
@@ -677,9 +698,7 @@ def test_a_created_parent_stays_if_another_uses_it(tmp_path):
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, KeyboardInterrupt])
 @pytest.mark.parametrize("can_exchange", [True, False])
 @pytest.mark.parametrize("start", [fresh, nested, empty, ours])
-def test_replace_directory_survives_a_failure_at_every_operation(
-    tmp_path, start, can_exchange, error, forever
-):
+def test_replace_directory_survives_a_failure_at_every_operation(tmp_path, start, can_exchange, error, forever):
     expected = KeyboardInterrupt if error is KeyboardInterrupt else StorageError
     for at in range(100):
         here = tmp_path / str(at)
@@ -920,9 +939,7 @@ def test_contained_and_links(tmp_path):
         (root / name).symlink_to(to)
     (tmp_path / "link-to-root").symlink_to("root")
     assert files.contained(root, "inside/x") == root / "inside" / "x"
-    assert (
-        files.contained(tmp_path / "link-to-root", "inside/x") == tmp_path / "link-to-root" / "inside" / "x"
-    )
+    assert files.contained(tmp_path / "link-to-root", "inside/x") == tmp_path / "link-to-root" / "inside" / "x"
     for name in ("out", "out/x", "absolute/passwd", "dangling", "twin", "again/x"):
         with pytest.raises(DamagedArtifactError, match="symbolic link"):
             files.contained(root, name)

@@ -1,7 +1,7 @@
 """What the FasterSeg search chooses: per layer an operator, a width and where to halve the resolution, per branch.
 
-Source: Chen et al., ICLR 2020, section 3 and appendix A; decoded networks of the public release. A width is the
-    number of channels at full resolution: a layer at rate 1/16 of width 4 has 64 channels.
+Source: Chen et al., ICLR 2020, section 3 and appendix A; decoded networks of the public release. A width is the number
+of channels at full resolution: a layer at rate 1/16 of width 4 has 64 channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...sizes import Size, SizeRule
 Operator = Literal["skip", "conv", "conv_x2", "zoomed_conv", "zoomed_conv_x2"]
 Width = Annotated[int, Field(ge=1, le=256)]
 
-STEM_RATE = 8
+STEM_RATE, MAX_RATE = 8, 32
 WIDTHS = (4, 6, 8, 10, 12)
 
 
@@ -68,32 +68,35 @@ class FasterSegGenotype(Genotype):
                 "branches: both begin with the same layer; equal networks must have one spelling, "
                 "so move it to `shared`"
             )
-        if len(self.branches) == 1 and self.branches[0] and self.shared:
+        if len(self.branches) == 1 and self.shared:
             raise ValueError("shared: there is one branch only, so all layers belong to it; leave `shared` empty")
         for index, branch in enumerate(self.branches):
-            self._check_branch(branch, f"branches[{index}]")
+            self._check_branch(index, (*self.shared, *branch))
         return self
 
-    def _check_branch(self, branch: Layers, where: str) -> None:
-        layers = (*self.shared, *branch)
-        rate = final_rate(layers)
-        if rate > 32:
-            raise ValueError(f"{where}: ends at 1/{rate}; allowed: at most two layers of stride 2, so 1/32 at the most")
+    def _check_branch(self, branch: int, layers: Layers) -> None:
         for index, layer in enumerate(layers):
             if layer.operator == "skip" and layer.stride == 1:
                 raise ValueError(
-                    f"{where}: layer {index} is a skip of stride 1, which is no layer of a discrete network: "
-                    "leave it out"
+                    f"{self._path(branch, index)}: a skip of stride 1 is no layer of a discrete network: leave it out"
+                )
+            if layer.stride == 2 and final_rate(layers[:index]) == MAX_RATE:
+                raise ValueError(
+                    f"{self._path(branch, index)}.stride: the third of stride 2 in branch {branch}, which is at "
+                    f"1/{MAX_RATE} already: got 2, allowed 1"
                 )
         last = layers[-1].width if layers else self.stem_width
-        if rate == STEM_RATE and last != self.head_width:
+        if final_rate(layers) == STEM_RATE and last != self.head_width:
+            path = f"{self._path(branch, len(layers) - 1)}.width" if layers else "stem_width"
             raise ValueError(
-                f"{where}: a branch that ends at 1/8 is merged as it is, so its last width must be head_width: "
+                f"{path}: branch {branch} ends at 1/8 and is merged as it is, so its last width must be head_width: "
                 f"got {last}, allowed {self.head_width}"
             )
-        for placed in place(layers, self.stem_width):
-            if placed.layer.operator == "skip" and placed.out_channels % 2:
-                raise ValueError(f"{where}: a skip of stride 2 needs an even number of channels")
+
+    def _path(self, branch: int, index: int) -> str:
+        """Where the file has layer `index` of a branch, counted from the first shared one."""
+        own = index - len(self.shared)
+        return f"shared[{index}]" if own < 0 else f"branches[{branch}][{own}]"
 
     def placed_shared(self) -> list[PlacedLayer]:
         return place(self.shared, self.stem_width)
@@ -158,7 +161,7 @@ def count_layer(counter: StageCounter, placed: PlacedLayer, size: Size) -> Size:
 def _stage_costs(genotype: FasterSegGenotype, size: Size) -> Iterator[Stage]:
     counter = StageCounter("stem")
     first, rest = stem_channels(genotype.stem_width)
-    size = counter.conv(3, first, (3, 3), size, stride=2)
+    image, size = size, counter.conv(3, first, (3, 3), size, stride=2)
     for in_channels in (first, rest):
         size = counter.conv(in_channels, rest, (3, 3), size, stride=2)
         counter.conv(rest, rest, (3, 3), size)
@@ -178,10 +181,10 @@ def _stage_costs(genotype: FasterSegGenotype, size: Size) -> Iterator[Stage]:
             seen[placed.rate_out] = size
         sizes.append(seen)
         yield counter.stage()
-    yield _head_cost(genotype, sizes)
+    yield _head_cost(genotype, image, sizes)
 
 
-def _head_cost(genotype: FasterSegGenotype, sizes: list[dict[int, Size]]) -> Stage:
+def _head_cost(genotype: FasterSegGenotype, image: Size, sizes: list[dict[int, Size]]) -> Stage:
     counter = StageCounter("head")
     for index, seen in enumerate(sizes):
         channels = genotype.branch_channels(index)
@@ -198,6 +201,7 @@ def _head_cost(genotype: FasterSegGenotype, sizes: list[dict[int, Size]]) -> Sta
     counter.conv(fused, fused, (1, 1), size)
     counter.conv(fused, mid, (3, 3), size)
     counter.conv(mid, genotype.classes, (1, 1), size, bias=True, norm=False)
+    counter.resize(genotype.classes, size, image)
     return counter.stage()
 
 
@@ -218,7 +222,7 @@ def sample(rng: Random) -> FasterSegGenotype:
         )
 
     branches = []
-    for count in (2, 1):
+    for count in (2, rng.choice((1, 0))):
         length = rng.randint(5, 12)
         downs = halvings(rng, count, length)
         branches.append([layer(2 if i in downs else 1, 8 if i == length - 1 else None) for i in range(length)])

@@ -191,11 +191,18 @@ class FasterSegNet(nn.Module):
         logits = self._logits(self.classifier, self.fusion(torch.cat(merged, dim=1)), image)
         if not (self.training and self.auxiliary):
             return logits
-        extra = [
-            self._logits(head, torch.cat([m[int(key[4:])] for m in maps if int(key[4:]) in m], dim=1), image)
-            for key, head in self.auxiliary.items()
-        ]
+        extra = [self._logits(head, self._at_rate(maps, key), image) for key, head in self.auxiliary.items()]
         return (logits, *extra)
+
+    @staticmethod
+    def _at_rate(maps: list[dict[int, Tensor]], key: str) -> Tensor:
+        """The branches' maps at the rate of an auxiliary head, side by side.
+
+        A zoomed layer of stride 2 rounds an odd side down and a strided convolution rounds it up.
+        """
+        rate = int(key.removeprefix("rate"))
+        there = [m[rate] for m in maps if rate in m]
+        return torch.cat([resize_like(x, there[0], align_corners=True) for x in there], dim=1)
 
     @staticmethod
     def _logits(head: nn.Module, x: Tensor, image: Tensor) -> Tensor:

@@ -89,12 +89,17 @@ class SSRGenotype(Genotype):
         return self
 
     @model_validator(mode="after")
-    def _pool_says_something(self) -> Self:
-        pools = any(layer.spatial == 2 for stage in self.stages for layer in stage.layers)
-        if not pools and self.pool != "average":
+    def _one_spelling(self) -> Self:
+        layers = [layer for stage in self.stages for layer in stage.layers]
+        if not layers and self.mid_norm:
+            raise ValueError(
+                "mid_norm: there is no layer, so nothing is normalised; equal networks must have one spelling: "
+                "got true, allowed false"
+            )
+        if self.pool != "average" and all(layer.spatial == 1 for layer in layers):
             raise ValueError(
                 "pool: no layer has spatial 2, so nothing is pooled; equal networks must have one spelling: "
-                f"got '{self.pool}', allowed 'average'"
+                f'got "{self.pool}", allowed "average"'
             )
         return self
 
@@ -115,7 +120,7 @@ def _downsampler(counter: StageCounter, in_channels: int, out_channels: int, siz
 
 def _stages(genotype: SSRGenotype, size: Size) -> Iterator[Stage]:
     counter = StageCounter("stem")
-    size = half = _downsampler(counter, 3, genotype.stem, size)
+    image, size = size, _downsampler(counter, 3, genotype.stem, size)
     yield counter.stage()
     channels = genotype.stem
     sizes = []
@@ -130,10 +135,10 @@ def _stages(genotype: SSRGenotype, size: Size) -> Iterator[Stage]:
             channels = layer.out
         sizes.append(size)
         yield counter.stage()
-    yield _head(genotype, half, sizes[0], sizes[1])
+    yield _head(genotype, image, sizes[0], sizes[1])
 
 
-def _head(genotype: SSRGenotype, half: Size, quarter: Size, eighth: Size) -> Stage:
+def _head(genotype: SSRGenotype, image: Size, quarter: Size, eighth: Size) -> Stage:
     counter = StageCounter("head")
     low_in, context_in = genotype.stage_outputs()
     head = genotype.head
@@ -146,6 +151,7 @@ def _head(genotype: SSRGenotype, half: Size, quarter: Size, eighth: Size) -> Sta
     counter.conv(context_in + len(head.bins) * head.bin_channels, head.context, (1, 1), eighth)
     counter.conv(head.context + head.low, head.fuse, (1, 1), quarter)
     counter.conv(head.fuse, genotype.classes, (1, 1), quarter, bias=True, norm=False)
+    counter.resize(genotype.classes, quarter, image)
     return counter.stage()
 
 
@@ -163,6 +169,8 @@ def sample(rng: Random) -> SSRGenotype:
             for _ in range(rng.choice(depths))
         )
         stages.append(SSRStage(channels=channels, layers=layers))
+    pool = rng.choice(("average", "max"))
+    pools = any(layer.spatial == 2 for stage in stages for layer in stage.layers)
     aggregation = AggregationHead(
         type="aggregation", low=64, bins=(1, 2, 3, 6, 9), bin_channels=40, context=128, fuse=128
     )
@@ -170,7 +178,7 @@ def sample(rng: Random) -> SSRGenotype:
         schema=SCHEMA,
         space="ssr",
         classes=19,
-        pool=rng.choice(("average", "max")),
+        pool=pool if pools else "average",
         mid_norm=rng.choice((True, False)),
         stem=16,
         stages=(stages[0], stages[1]),

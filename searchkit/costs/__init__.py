@@ -1,0 +1,1 @@
+"""What operators cost on a device: tables of measured latencies, and how they are read."""
