@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
+	mkdir -p $(DEMO)
 	$(BIN)/searchkit data sample streets --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
 	$(BIN)/searchkit export ssr --resolution $(SIZE) --io labels -o $(DEMO)/ssr
 	$(BIN)/searchkit segment $(DEMO)/ssr $(DEMO)/street.png -o $(DEMO)/street-labels.png

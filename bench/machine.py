@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +37,7 @@ def describe() -> dict[str, Scalar]:
         "load_1min": _attempt(lambda: round(os.getloadavg()[0], 2)),
     }
     for package in _PACKAGES:
-        version = _attempt(lambda package=package: importlib.metadata.version(package))  # type: ignore[misc]
+        version = _attempt(partial(importlib.metadata.version, package))
         if version:
             machine[package.replace("-", "_")] = version
     return machine | (_attempt(_gpu) or {})

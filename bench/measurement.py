@@ -46,8 +46,8 @@ class Protocol:
         warmup_ms, min_warmup_runs: each network first runs, untimed, until both are reached.
         rounds: how often all networks take their turn, so that a machine that slows down slows all of them.
         round_ms, min_runs_per_round: a turn lasts until both are reached.
-        settle_runs: untimed runs that start a turn. The network before has filled the caches and its threads still spin:
-            on 2 cores the first run of a turn took 1.3 to 1.9 times the later ones.
+        settle_runs: untimed runs that start a turn. The network before has filled the caches and its threads still
+            spin: on 2 cores the first run of a turn took 1.3 to 1.9 times the later ones.
         timed: what one sample covers.
     """
 
@@ -86,7 +86,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Derived from samples in milliseconds; `fps` is 1000 / `p50_ms`, that is 1000 over the median latency at batch 1."""
+    """Derived from samples in milliseconds; `fps` is 1000 / `p50_ms`, so of the median latency at batch 1."""
 
     runs: int
     p50_ms: float

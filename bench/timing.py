@@ -1,4 +1,4 @@
-"""The protocol: warm up, then let the networks take turns, so that a drifting clock or a busy neighbour hits all alike."""
+"""The protocol: warm up, then let networks take turns, so that a drifting clock or a busy neighbour hits all alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from deploy.backends import Session
 
@@ -93,17 +94,15 @@ def time_interleaved(
     """
     timings = [Timing() for _ in runners]
     with _garbage_collection_paused():
-        for index in range(len(runners)):
+        for index, runner in enumerate(runners):
             progress(index, "warm-up")
-            _guarded(timings[index], lambda index=index: _warm_up(runners[index], protocol, clock))  # type: ignore[misc]
+            _guarded(timings[index], partial(_warm_up, runner, protocol, clock))
         for number in range(protocol.rounds):
             for place in range(len(runners)):
                 index = (place + number) % len(runners)
                 progress(index, f"round {number + 1} of {protocol.rounds}")
-                timing = timings[index]
-                if timing.error is None:
-                    turn = lambda index=index, timing=timing: _turn(runners[index], timing, protocol, clock)  # type: ignore[misc]  # noqa: E731,E501
-                    _guarded(timing, turn)
+                if timings[index].error is None:
+                    _guarded(timings[index], partial(_turn, runners[index], timings[index], protocol, clock))
     return timings
 
 

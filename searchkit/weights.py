@@ -28,6 +28,10 @@ MAX_WEIGHTS_BYTES = 4 * 2**30
 _CALIBRATION_SIZE = Size(256, 512)
 _CALIBRATION_PICTURES = 2
 
+# Types that a file may hold floating-point weights in; they are converted to the network's.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FLOATS_TEXT = "float16, bfloat16, float32 or float64"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -51,23 +55,33 @@ def load_weights(module: nn.Module, path: Path, *, digest: str) -> Weights:
         digest: the network's; if the file names another in its metadata (`digest`), it is refused.
 
     Raises:
-        InputFileError: not safetensors; a tensor is missing, too many, of another shape, or not finite.
+        InputFileError: not safetensors; a tensor is missing, too many, of another shape or type, or not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     data = read_bytes(path, limit_bytes=MAX_WEIGHTS_BYTES, what="weights file")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise InputFileError(
-            f"not a safetensors file: {error}", where=str(path), fix="export the weights again"
-        ) from None
+    tensors = _tensors(data, path)
     _check_digest(data, digest, path)
     _check_tensors(module, tensors, path)
     module.load_state_dict(tensors)
     sha256 = hashlib.sha256(data).hexdigest()
     return Weights(trained=True, text=f"from a file with SHA-256 {sha256}", sha256=sha256)
+
+
+def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    fix = "export the weights again"
+    try:
+        return load(data)
+    except SafetensorError as error:
+        # Its text may quote the file at any length, so it stands where long texts are cut.
+        reason = str(error).removeprefix("Error while deserializing: ")
+        raise InputFileError("not a safetensors file", where=str(path), got=reason, fix=fix) from None
+    except KeyError as error:
+        # The format knows types, such as F4, that PyTorch has no tensors of.
+        raise InputFileError(
+            "tensor of an unknown type", where=str(path), got=error.args[0], allowed=_FLOATS_TEXT, fix=fix
+        ) from None
 
 
 def _check_digest(data: bytes, digest: str, path: Path) -> None:
@@ -89,10 +103,11 @@ def _check_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) ->
     missing = sorted(set(expected) - set(tensors))
     surplus = sorted(set(tensors) - set(expected))
     if missing or surplus:
+        firsts = (("missing", missing[:1]), ("unknown", surplus[:1]))
         raise InputFileError(
             f"{len(missing)} tensors missing, {len(surplus)} unknown",
             where=str(path),
-            got=f"first missing {missing[:1]}, first unknown {surplus[:1]}",
+            got=", ".join(f"{what} {names[0]}" for what, names in firsts if names),
             allowed=f"exactly the {len(expected)} tensors of this network",
             fix="give the genotype that these weights were trained for",
         )
@@ -101,9 +116,17 @@ def _check_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) ->
             raise InputFileError(
                 "tensor of another shape",
                 where=f"{path}: {name}",
-                got=str(list(tensor.shape)),
+                got=list(tensor.shape),
                 allowed=str(list(expected[name].shape)),
                 fix="give the genotype that these weights were trained for",
+            )
+        if tensor.dtype not in (_FLOATS if expected[name].is_floating_point() else (expected[name].dtype,)):
+            raise InputFileError(
+                "tensor of another type",
+                where=f"{path}: {name}",
+                got=str(tensor.dtype),
+                allowed=_FLOATS_TEXT if expected[name].is_floating_point() else str(expected[name].dtype),
+                fix="export the weights again",
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputFileError(

@@ -127,9 +127,6 @@ def refuse_to_run(_):
     pytest.fail("the block ran")
 
 
-# --- reading
-
-
 def test_read_bytes_at_the_limit(tmp_path):
     (tmp_path / "f").write_bytes(b"12345")
     assert files.read_bytes(tmp_path / "f", limit_bytes=5, what="file") == b"12345"
@@ -264,9 +261,6 @@ def test_an_impossible_name_is_refused_everywhere(tmp_path, name):
         replace(path, refuse_to_run)
     with pytest.raises(UsageError):
         files.sweep(path)
-
-
-# --- writing one file
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -500,9 +494,6 @@ def test_a_real_size_limit(tmp_path, kind):
     assert str(tmp_path) in result.stdout
     assert "1000000 bytes are needed" in result.stdout
     assert tree(tmp_path) == before
-
-
-# --- replacing a folder
 
 
 def fill(staging, content=NEW):
@@ -773,9 +764,6 @@ def test_replace_directory_in_an_impossible_place(tmp_path, place):
     assert tree(tmp_path) == {"file": OLD}
 
 
-# --- what killed writers leave
-
-
 def leave(folder, name, pid, suffix="tmp"):
     path = folder / f".{name}.{pid}.{RAND}.{suffix}"
     path.write_bytes(b"partial")
@@ -850,9 +838,6 @@ def test_a_folder_set_aside_by_a_killed_process_is_put_back(tmp_path, dead_pid, 
     assert sorted(os.listdir(tmp_path)) == sorted(["d", other.name])
 
 
-# --- many writers
-
-
 def in_children(actions):
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=action) for action in actions]
@@ -896,9 +881,6 @@ def test_eight_processes_replace_one_folder(tmp_path, monkeypatch, can_exchange)
     assert content in [b"%d" % writer for writer in range(8)]
     assert sorted(tree(path)) == ["0", "1", "2"]
     assert os.listdir(tmp_path) == ["d"]
-
-
-# --- names out of a manifest
 
 
 @pytest.mark.parametrize("name", ["a", "a/b", "a/b/c.onnx", "0", "model-1_2.x", "A..b", "a/b..", "n" * 255])
@@ -953,9 +935,6 @@ def test_contained_never_leads_outside(name):
         return
     assert os.path.normpath(path) == str(path)
     assert str(path).startswith("/root-of-bundle/")
-
-
-# --- hashes and messages
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", bytes(1_000_003)])

@@ -169,7 +169,7 @@ def sample(rng: Random) -> SSRGenotype:
             for _ in range(rng.choice(depths))
         )
         stages.append(SSRStage(channels=channels, layers=layers))
-    pool = rng.choice(("average", "max"))
+    takes_max = rng.choice((False, True))
     pools = any(layer.spatial == 2 for stage in stages for layer in stage.layers)
     aggregation = AggregationHead(
         type="aggregation", low=64, bins=(1, 2, 3, 6, 9), bin_channels=40, context=128, fuse=128
@@ -178,7 +178,7 @@ def sample(rng: Random) -> SSRGenotype:
         schema=SCHEMA,
         space="ssr",
         classes=19,
-        pool=pool if pools else "average",
+        pool="max" if pools and takes_max else "average",
         mid_norm=rng.choice((True, False)),
         stem=16,
         stages=(stages[0], stages[1]),
