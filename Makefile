@@ -7,6 +7,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 DEMO = demo
 SIZE = 512x1024
+BENCH_FLAGS =
 # Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other.
 TEST_FLAGS ?= -n 2 --dist loadfile
 
@@ -23,7 +24,7 @@ demo: $(READY)
 	$(BIN)/searchkit data sample streets --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
 	$(BIN)/searchkit export ssr --resolution $(SIZE) --io labels -o $(DEMO)/ssr
 	$(BIN)/searchkit segment $(DEMO)/ssr $(DEMO)/street.png -o $(DEMO)/street-labels.png
-	$(BIN)/bench fps --resolution $(SIZE) --quick --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
+	$(BIN)/bench fps --resolution $(SIZE) $(BENCH_FLAGS) --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
 	@echo "demo: see $(DEMO)/street.png, $(DEMO)/street-labels.png, $(DEMO)/fps.md and the bundle $(DEMO)/ssr"
 
 test: $(READY)

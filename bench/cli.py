@@ -31,9 +31,43 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+NetworksArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NETWORK",
+        help="Genotype files, bundles or shipped names; all shipped ones if none.",
+        show_default=False,
+    ),
+]
+NetworkArgument = Annotated[
+    str, typer.Argument(metavar="NETWORK", help="Genotype file, bundle or shipped name.", show_default=False)
+]
 ResolutionOption = Annotated[
     str, typer.Option("--resolution", metavar="HxW", help="Input, height x width, such as 512x1024.")
 ]
+BackendOption = Annotated[
+    list[str] | None,
+    typer.Option("--backend", metavar="NAME", help="May be repeated; `all` is every one here. (default: onnxruntime)"),
+]
+IoOption = Annotated[
+    str,
+    typer.Option("--io", metavar="NAME", help="Tensor contract; with `logits` all answer at the input's resolution."),
+]
+DeviceOption = Annotated[str | None, typer.Option(help="Such as cpu or cuda; the backend's first if not given.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="CPU threads; the backend's default if not given.")
+]
+RoundsOption = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="How often the networks take turns. (default: 5)")
+]
+QuickOption = Annotated[bool, typer.Option("--quick", help="A rough look: fewer and shorter turns.")]
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="PATH", help="Write the table as CSV; `-` is standard output.")
+]
+MarkdownOption = Annotated[
+    str | None, typer.Option("--markdown", metavar="PATH", help="Write the table as Markdown; `-` is standard output.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 1 if a measurement carries a warning.")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,46 +77,18 @@ def main(argv: list[str] | None = None) -> int:
 
 @app.command()
 def fps(
-    networks: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NETWORK",
-            help="Genotype files, bundles or shipped names; all shipped ones if none.",
-            show_default=False,
-        ),
-    ] = None,
+    networks: NetworksArgument = None,
     resolution: ResolutionOption = "512x1024",
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="May be given again; `all` is every one that runs here. (default: onnxruntime)",
-        ),
-    ] = None,
-    io: Annotated[
-        str,
-        typer.Option(
-            "--io", metavar="NAME", help="Tensor contract; with `logits` all answer at the input's resolution."
-        ),
-    ] = "logits",
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda; the backend's first if not given.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="CPU threads; the backend's default if not given.")
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="How often the networks take turns. (default: 5)")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A rough look: fewer and shorter turns.")] = False,
+    backend: BackendOption = None,
+    io: IoOption = "logits",
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    rounds: RoundsOption = None,
+    quick: QuickOption = False,
     json: JsonOption = None,
-    csv: Annotated[
-        str | None, typer.Option("--csv", metavar="PATH", help="Write the table as CSV; `-` is standard output.")
-    ] = None,
-    markdown: Annotated[
-        str | None,
-        typer.Option("--markdown", metavar="PATH", help="Write the table as Markdown; `-` is standard output."),
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a measurement carries a warning.")] = False,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Time networks in turns on this machine and compare them with FasterSeg.
 
@@ -122,7 +128,7 @@ def fps(
 
 @app.command()
 def profile(
-    network: Annotated[str, typer.Argument(help="Genotype file, bundle or shipped name.", show_default=False)],
+    network: NetworkArgument,
     resolution: ResolutionOption = "512x1024",
     json: JsonOption = None,
 ) -> None:
@@ -166,12 +172,14 @@ def _measure(
 ) -> tuple[list[Measurement], list[Failure]]:
     from deploy.contracts import CONTRACTS
 
-    from .fps import backends_of, measure, steps
+    from .fps import ALL, backends_of, left_out, measure, steps
 
     CONTRACTS.load(setting.io)
     measurements: list[Measurement] = []
     failures: list[Failure] = []
     names = backends_of(backends)
+    for remark in left_out() if ALL in backends else []:
+        print(remark, file=sys.stderr)
     with _progress(len(names) * steps(networks, setting.protocol)) as step:
         for name in names:
             done, failed = measure(networks, name, setting, step)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploy.backends import BACKENDS, Available, Backend, SessionInfo
+from deploy.backends import BACKENDS, Available, Backend, SessionInfo, Unavailable
 from deploy.contracts import CONTRACTS
 from deploy.deployable import Deployable
 from searchkit.data import streets
@@ -87,6 +87,12 @@ def backends_of(names: Sequence[str]) -> list[str]:
     if names:
         return here
     return [PREFERRED] if PREFERRED in here or not here else here[:1]
+
+
+def left_out() -> list[str]:
+    """What `all` does not cover here, a line a backend: name, reason, and the line that installs it."""
+    states = {name: BACKENDS.load(name).probe() for name in BACKENDS.names()}
+    return [f"{n} left out: {s.reason}; {s.install}" for n, s in states.items() if isinstance(s, Unavailable)]
 
 
 def steps(networks: Sequence[Network], protocol: Protocol) -> int:

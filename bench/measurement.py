@@ -46,8 +46,9 @@ class Protocol:
         warmup_ms, min_warmup_runs: each network first runs, untimed, until both are reached.
         rounds: how often all networks take their turn, so that a machine that slows down slows all of them.
         round_ms, min_runs_per_round: a turn lasts until both are reached.
-        settle_runs: untimed runs that start a turn. The network before has filled the caches and its threads still
-            spin: on 2 cores the first run of a turn took 1.3 to 1.9 times the later ones.
+        settle_ms, min_settle_runs: a turn starts with untimed runs until both are reached. The network before has
+            filled the caches and its threads still spin: on 2 cores the first run of a turn took 1.2 to 1.9 times as
+            long as the later ones.
         timed: what one sample covers.
     """
 
@@ -56,7 +57,8 @@ class Protocol:
     rounds: int = 5
     round_ms: float = 400
     min_runs_per_round: int = 3
-    settle_runs: int = 1
+    settle_ms: float = 50
+    min_settle_runs: int = 1
     timed: str = TIMED
 
     @classmethod
@@ -232,8 +234,8 @@ def warnings_of(
     drift = max(medians) / min(medians) - 1
     if drift > MAX_DRIFT:
         found.append(
-            f"round medians are {drift:.0%} apart ({min(medians):.3g} to {max(medians):.3g} ms): "
-            "let the machine come to rest or fix its clocks, then measure again"
+            f"rounds are {drift:.0%} apart ({min(medians):.3g} to {max(medians):.3g} ms): "
+            "let the machine rest or fix its clocks"
         )
     if min(samples) < MIN_TICKS * timer_resolution_ms:
         found.append(f"shortest run is under {MIN_TICKS} ticks of the timer: give a larger --resolution")

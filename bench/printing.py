@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich import box
@@ -15,6 +16,7 @@ from .table import MARK, Row, rich_table
 
 # Wider than any table here: lines are never folded to a terminal's width, digits would be lost.
 _MAX_WIDTH = 200
+_TEXT_WIDTH = 100
 
 
 def print_fps(console: Console, rows: Sequence[Row], setting: Setting) -> None:
@@ -27,10 +29,8 @@ def print_fps(console: Console, rows: Sequence[Row], setting: Setting) -> None:
     console.print()
     _print_table(console, rich_table(rows))
     console.print()
-    for row in rows:
-        m = row.measurement
-        for warning in m.warnings:
-            _say(console, f"{MARK} {m.network.name}, {m.session.backend}: {warning}")
+    for warning, names in _by_warning(rows).items():
+        _say(console, f"{MARK} {', '.join(names)}: {warning}")
     for remark in _remarks(rows, setting):
         _say(console, remark)
 
@@ -51,9 +51,21 @@ def print_profile(console: Console, result: Profile) -> None:
         _say(console, f"{MARK} {warning}")
     _say(
         console,
-        "MACs are multiply-accumulates; fvcore and the papers print them as FLOPs. fvcore counts BatchNorm 2 and",
+        "MACs are multiply-accumulates; fvcore and the papers print them as FLOPs. fvcore counts BatchNorm 2 and "
+        "bilinear resizing 4 an output element. All is counted, nothing timed; weights play no part.",
     )
-    _say(console, "bilinear resizing 4 an output element. Counted, not timed; weights play no part.")
+
+
+def _by_warning(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Which networks carry each warning: a quick run gives many the same."""
+    several = len({row.measurement.session.backend for row in rows}) > 1
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        m = row.measurement
+        name = f"{m.network.name} on {m.session.backend}" if several else m.network.name
+        for warning in m.warnings:
+            found.setdefault(warning, []).append(name)
+    return found
 
 
 def _remarks(rows: Sequence[Row], setting: Setting) -> list[str]:
@@ -114,7 +126,7 @@ def _stage_table(stages: Sequence[StageRow]) -> Table:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(textwrap.fill(text, _TEXT_WIDTH, subsequent_indent="  "), markup=False, soft_wrap=True)
 
 
 def _print_table(console: Console, table: Table) -> None:

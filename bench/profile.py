@@ -2,9 +2,9 @@
 
 Two counts stand side by side. `conv_macs` is taken where PyTorch dispatches its operators: convolutions and matrix
 products, whatever becomes of their results. fvcore's is taken from a trace: it also counts BatchNorm, resizing and
-pooling, and leaves out what the trace drops. fvcore counts one multiply-accumulate as one FLOP, BatchNorm 2 and bilinear
-resizing 4 an output element; relu, concatenation, slicing and reshaping count nothing; operators it does not know are
-listed, not hidden.
+pooling, and leaves out what the trace drops. fvcore counts one multiply-accumulate as one FLOP, BatchNorm 2 and
+bilinear resizing 4 an output element; relu, concatenation, slicing and reshaping count nothing; operators it does not
+know are listed, not hidden.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def time_interleaved(
     with _garbage_collection_paused():
         for index, runner in enumerate(runners):
             progress(index, "warm-up")
-            _guarded(timings[index], partial(_warm_up, runner, protocol, clock))
+            _guarded(timings[index], partial(_untimed, runner, protocol.warmup_ms, protocol.min_warmup_runs, clock))
         for number in range(protocol.rounds):
             for place in range(len(runners)):
                 index = (place + number) % len(runners)
@@ -114,16 +114,15 @@ def _guarded(timing: Timing, step: Callable[[], None]) -> None:
         timing.error = error
 
 
-def _warm_up(runner: Runner, protocol: Protocol, clock: Callable[[], int]) -> None:
+def _untimed(runner: Runner, least_ms: float, least_runs: int, clock: Callable[[], int]) -> None:
     start, runs = clock(), 0
-    while runs < protocol.min_warmup_runs or clock() - start < protocol.warmup_ms * _NS_PER_MS:
+    while runs < least_runs or clock() - start < least_ms * _NS_PER_MS:
         runner.run()
         runs += 1
 
 
 def _turn(runner: Runner, timing: Timing, protocol: Protocol, clock: Callable[[], int]) -> None:
-    for _ in range(protocol.settle_runs):
-        runner.run()
+    _untimed(runner, protocol.settle_ms, protocol.min_settle_runs, clock)
     samples: list[float] = []
     device_samples: list[float] = []
     start = clock()

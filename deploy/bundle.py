@@ -1,28 +1,30 @@
 """A bundle: one folder that holds an exported network and the proof of what it is.
 
-`manifest.json` lists every other file with its size, SHA-256 and role; a folder without a valid manifest is no bundle.
-Sizes and hashes are checked before anything is parsed: neither ONNX's checker nor safetensors notices a flipped bit.
-The whole folder takes its name in one step, so an old bundle is whole until the new one is.
+`manifest.json` lists every other file with its size, SHA-256 and role, and holds the SHA-256 of its own canonical JSON,
+so that no bit of a bundle can change unseen; a folder without a valid manifest is no bundle. Sizes and hashes are
+checked before anything is parsed: neither ONNX's checker nor safetensors notices a flipped bit. The whole folder takes
+its name in one step, so an old bundle is whole until the new one is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from searchkit import __version__, strict_json
-from searchkit.errors import DamagedArtifactError, InputFileError, SearchkitError, UsageError
+from searchkit.errors import DamagedArtifactError, InputFileError, UsageError
 from searchkit.files import contained, read_bytes, replace_directory, sha256_bytes, write_bytes
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-MAX_FILES = 64
 MAX_FILE_BYTES = 4 * 2**30
 
-# File name -> role. A bundle holds no other names.
+# File name -> role. A bundle holds these and no other names.
 ROLES = {
     "model.onnx": "the network, verified",
     "network.json": "the genotype, or the baseline's name",
@@ -45,7 +47,7 @@ class Bundle:
 
     def json(self, name: str) -> Any:
         """One of the bundle's JSON files, decoded."""
-        return strict_json.loads(self.files[name], where=str(self.path / name))
+        return _decoded(self.files[name], self.path / name)
 
 
 def write_bundle(path: Path, files: Mapping[str, bytes]) -> None:
@@ -55,8 +57,29 @@ def write_bundle(path: Path, files: Mapping[str, bytes]) -> None:
         UsageError: `path` is a folder that holds anything but a bundle, or a file.
         StorageError: the disk refused; what was there before is whole.
     """
-    assert set(files) <= set(ROLES), "a bundle holds known names only"
-    manifest = {
+    with replace_bundle(path) as write:
+        write(files)
+
+
+@contextmanager
+def replace_bundle(path: Path) -> Iterator[Callable[[Mapping[str, bytes]], None]]:
+    """`write_bundle` for files that are still to be made: refuses `path` at once, and yields what takes the files.
+
+    If the block fails or is interrupted, what was at `path` before is whole and nothing else is left.
+    """
+    with replace_directory(path, is_ours=is_bundle) as staging:
+
+        def write(files: Mapping[str, bytes]) -> None:
+            assert set(files) == set(ROLES), "a bundle holds just these files"
+            for name, data in sorted(files.items()):
+                write_bytes(staging / name, data)
+            write_bytes(staging / MANIFEST, _manifest(files))
+
+        yield write
+
+
+def _manifest(files: Mapping[str, bytes]) -> bytes:
+    tree = {
         "schema": SCHEMA,
         "searchkit": __version__,
         "files": {
@@ -64,10 +87,8 @@ def write_bundle(path: Path, files: Mapping[str, bytes]) -> None:
             for name, data in sorted(files.items())
         },
     }
-    with replace_directory(path, is_ours=is_bundle) as staging:
-        for name, data in sorted(files.items()):
-            write_bytes(staging / name, data)
-        write_bytes(staging / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    tree["sha256"] = sha256_bytes(strict_json.canonical(tree))
+    return (json.dumps(tree, indent=2) + "\n").encode()
 
 
 def is_bundle(path: Path) -> bool:
@@ -82,18 +103,18 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         UsageError: no folder, or no manifest in it.
         DamagedArtifactError: a file is missing, surplus, or not what the manifest says.
+        StorageError: the disk refused.
     """
-    manifest_path = path / MANIFEST
-    if not manifest_path.is_file():
+    if not os.path.isfile(path / MANIFEST):
         raise UsageError(
             "not a bundle",
             where=str(path),
             allowed=f"a folder with {MANIFEST}",
             fix="make one with `searchkit export`",
         )
-    entries = _entries(manifest_path)
+    entries = _entries(contained(path, MANIFEST))
     files = {name: _checked(path, name, entry) for name, entry in entries.items()}
-    surplus = sorted(e.name for e in path.iterdir() if e.name not in files and e.name != MANIFEST)
+    surplus = sorted(set(os.listdir(path)) - {MANIFEST, *files})
     if surplus:
         raise DamagedArtifactError(
             "holds a file that its manifest does not list",
@@ -106,16 +127,9 @@ def read_bundle(path: Path) -> Bundle:
 
 def _entries(manifest_path: Path) -> dict[str, dict[str, Any]]:
     where = str(manifest_path)
-    try:
-        tree = strict_json.loads(
-            read_bytes(manifest_path, limit_bytes=strict_json.MAX_BYTES, what="manifest"), where=where
-        )
-    except InputFileError as error:
-        raise DamagedArtifactError(
-            error.problem, where=error.where, got=error.got, allowed=error.allowed, fix="export it again"
-        ) from None
+    tree = _decoded(_read(manifest_path, strict_json.MAX_BYTES), manifest_path)
     version = tree.get("schema") if isinstance(tree, dict) else None
-    if version != SCHEMA:
+    if type(version) is not int or version != SCHEMA:
         raise DamagedArtifactError(
             "unknown manifest schema",
             where=where,
@@ -123,13 +137,15 @@ def _entries(manifest_path: Path) -> dict[str, dict[str, Any]]:
             allowed=str(SCHEMA),
             fix="upgrade searchkit or export it again",
         )
+    expected = tree.pop("sha256", None)
+    if expected != sha256_bytes(strict_json.canonical(tree)):
+        raise DamagedArtifactError("manifest does not match its own SHA-256", where=where, fix="export it again")
     entries = tree.get("files")
     valid = (
         isinstance(entries, dict)
-        and 0 < len(entries) <= MAX_FILES
-        and set(entries) <= set(ROLES)
+        and set(entries) == set(ROLES)
         and all(
-            isinstance(e, dict) and type(e.get("bytes")) is int and isinstance(e.get("sha256"), str)
+            isinstance(e, dict) and type(e.get("bytes")) is int and e["bytes"] >= 0 and isinstance(e.get("sha256"), str)
             for e in entries.values()
         )
     )
@@ -141,10 +157,8 @@ def _entries(manifest_path: Path) -> dict[str, dict[str, Any]]:
 
 def _checked(root: Path, name: str, entry: dict[str, Any]) -> bytes:
     path = contained(root, name)
-    try:
-        data = read_bytes(path, limit_bytes=MAX_FILE_BYTES, what="bundle file")
-    except SearchkitError as error:
-        raise DamagedArtifactError(error.problem, where=str(path), got=error.got, fix="export it again") from None
+    # No byte is read beyond those that the manifest states.
+    data = _read(path, min(MAX_FILE_BYTES, entry["bytes"]))
     if len(data) != entry["bytes"]:
         raise DamagedArtifactError(
             "file has another size than the manifest says",
@@ -160,3 +174,24 @@ def _checked(root: Path, name: str, entry: dict[str, Any]) -> bytes:
             fix="export it again or copy it again",
         )
     return data
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    with _damaged():
+        return read_bytes(path, limit_bytes=limit_bytes, what="bundle file")
+
+
+def _decoded(data: bytes, path: Path) -> Any:
+    with _damaged():
+        return strict_json.loads(data, where=str(path))
+
+
+@contextmanager
+def _damaged() -> Iterator[None]:
+    """A file inside a bundle was written by searchkit: if it cannot be read, it was damaged."""
+    try:
+        yield
+    except InputFileError as error:
+        raise DamagedArtifactError(
+            error.problem, where=error.where, got=error.got, allowed=error.allowed, fix="export it again"
+        ) from None

@@ -114,15 +114,20 @@ def _problems(packages: tuple[Package, ...], backends: tuple[BackendState, ...])
 
 
 def _system() -> dict[str, str]:
-    import torch
-
-    system = {
+    return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_threads": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "gpu": "none that PyTorch can use",
+        "gpu": _gpu(),
     }
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        system["gpu"] = f"{torch.cuda.get_device_name()} (SM{major}{minor}), CUDA {torch.version.cuda}"
-    return system
+
+
+def _gpu() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "unknown without PyTorch"
+    if not torch.cuda.is_available():
+        return "none that PyTorch can use"
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()} (SM{major}{minor}), CUDA {torch.version.cuda}"

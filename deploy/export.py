@@ -10,7 +10,8 @@ from searchkit.errors import VerificationError
 from searchkit.label_sets import MAX_CLASSES, generic_labels
 from searchkit.normalization import MEAN, STD
 
-from .bundle import write_bundle
+from .backends.onnxruntime import BACKEND as ONNXRUNTIME
+from .bundle import replace_bundle
 from .deployable import Deployable
 from .verify import Report, verify
 
@@ -20,25 +21,27 @@ def export(model: Deployable, folder: Path) -> Report:
 
     Raises:
         VerificationError: the exported model is not the same function as the PyTorch network.
+        BackendUnavailableError: ONNX Runtime, which verifies, is not installed.
         UsageError, StorageError: see `write_bundle`.
     """
-    model_bytes = model.onnx
-    report = verify(model, model_bytes)
-    if not report.passed:
-        raise VerificationError(
-            f"verification failed: {'; '.join(report.problems)}",
-            where=model.network.name,
-            fix="no model was written",
+    ONNXRUNTIME.require("cpu")
+    with replace_bundle(folder) as write:
+        model_bytes = model.onnx
+        report = verify(model, model_bytes)
+        if not report.passed:
+            raise VerificationError(
+                f"verification failed: {'; '.join(report.problems)}",
+                where=model.network.name,
+                fix="no model was written",
+            )
+        write(
+            {
+                "model.onnx": model_bytes,
+                "network.json": model.network.to_json().encode(),
+                "contract.json": _json(contract_tree(model)),
+                "verification.json": _json(report.to_tree()),
+            }
         )
-    write_bundle(
-        folder,
-        {
-            "model.onnx": model_bytes,
-            "network.json": model.network.to_json().encode(),
-            "contract.json": _json(contract_tree(model)),
-            "verification.json": _json(report.to_tree()),
-        },
-    )
     return report
 
 

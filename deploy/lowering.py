@@ -6,7 +6,7 @@ The PyTorch network stays as the paper has it and is the reference; what is expo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,31 +58,36 @@ def pooling_matrix(bins: int, length: int) -> Tensor:
 @torch.no_grad()
 def lower(module: nn.Module, example: Tensor) -> nn.Module:
     """A rewritten copy of `module` in evaluation mode for inputs of the shape of `example`."""
-    lowered = copy.deepcopy(module).eval()
-    shapes = _pool_shapes(lowered, example)
-    for name, (height, width) in shapes.items():
-        parent, _, child = name.rpartition(".")
-        pools = lowered.get_submodule(name)
+    # A parent of its own, so that a module that is itself a pool can be replaced like any other.
+    lowered = nn.ModuleDict({"module": copy.deepcopy(module).eval()})
+    for name, (height, width) in _pool_shapes(lowered["module"], example).items():
+        parent, _, child = f"module.{name}".rstrip(".").rpartition(".")
+        pools = lowered.get_submodule(parent).get_submodule(child)
         assert isinstance(pools, AdaptiveAvgPools)
         setattr(lowered.get_submodule(parent), child, FixedAvgPools(pools.bins, height, width))
-    return lowered
+    return lowered["module"]
 
 
 def _pool_shapes(module: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of what reaches each `AdaptiveAvgPools`, found by one pass on the meta device."""
-    shapes: dict[str, tuple[int, int]] = {}
+    """Height and width of what reaches each `AdaptiveAvgPools`, found by one pass on the meta device.
 
-    def remember(name: str) -> None:
+    A pool that sees maps of several sizes, or none, is left out: it stays as it is. A pool that stands in two places
+    appears under both names.
+    """
+    seen: dict[str, set[tuple[int, int]]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shapes[name] = (int(inputs[0].shape[-2]), int(inputs[0].shape[-1]))
+            seen.setdefault(name, set()).add((int(inputs[0].shape[-2]), int(inputs[0].shape[-1])))
 
-        probe.get_submodule(name).register_forward_pre_hook(hook)
+        return hook
 
-    names = [name for name, layer in module.named_modules() if isinstance(layer, AdaptiveAvgPools)]
+    named = module.named_modules(remove_duplicate=False)
+    names = [name for name, layer in named if isinstance(layer, AdaptiveAvgPools)]
     if not names:
         return {}
     probe = copy.deepcopy(module).to("meta")
     for name in names:
-        remember(name)
+        probe.get_submodule(name).register_forward_pre_hook(remember(name))
     probe(example.to("meta"))
-    return shapes
+    return {name: shapes.pop() for name, shapes in seen.items() if len(shapes) == 1}

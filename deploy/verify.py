@@ -7,7 +7,8 @@ network that answers the same, so it proves nothing and does not pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import onnx
 import torch
 
 from searchkit.data import streets
-from searchkit.errors import VerificationError
+from searchkit.errors import SearchkitError, UsageError, VerificationError
 from searchkit.sizes import Size
 
 from .backends.onnxruntime import create_session
@@ -112,19 +113,19 @@ def verify(model: Deployable, model_bytes: bytes, *, pictures: Sequence[np.ndarr
 
     Raises:
         VerificationError: the model does not run, or its output has another shape or type.
+        BackendUnavailableError: ONNX Runtime is not installed.
+        UsageError: `pictures` is empty.
     """
     pictures = list(pictures) if pictures is not None else _pictures(model.size)
+    if not pictures:
+        raise UsageError("no picture to compare on", where="pictures", allowed="at least one")
     references = [_reference(model, picture) for picture in pictures]
     comparisons = []
     for optimise in (False, True):
-        try:
+        with _refused("open"):
             session = create_session(model_bytes, device="cpu", optimise=optimise)
             # A label map has no logits to compare, so the tensor in front of the arg-max is read as well.
             probe = create_session(_with_logits(model_bytes), device="cpu", optimise=optimise)
-        except Exception as error:
-            raise VerificationError(
-                f"ONNX Runtime cannot open the exported model: {error}", fix="report this as a bug"
-            ) from error
         comparisons.append(_compare(model, session, probe, pictures, references, optimise))
     return Report(tuple(comparisons), len(pictures))
 
@@ -207,8 +208,24 @@ def _compare(
 
 
 def _run(session: Any, batch: np.ndarray) -> np.ndarray:
-    result: np.ndarray = session.run(None, {session.get_inputs()[0].name: batch})[0]
+    with _refused("run"):
+        result: np.ndarray = session.run(None, {session.get_inputs()[0].name: batch})[0]
     return result
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """ONNX Runtime has an exception type a reason, and onnx has others; to us they are one."""
+    try:
+        yield
+    except SearchkitError:
+        raise
+    except Exception as error:
+        # The first line says it; what follows may be a stack trace of the runtime.
+        reason = str(error).partition("\n")[0]
+        raise VerificationError(
+            f"ONNX Runtime cannot {what} the exported model", got=reason, fix="report this as a bug"
+        ) from error
 
 
 def _check_tensor(found: np.ndarray, wanted: np.ndarray) -> None:

@@ -62,7 +62,8 @@ def _wrong(where: str, got: Spelling, allowed: str) -> InputFileError:
 
 def _unknown_field(name: str, parent: Schema, where: str) -> InputFileError:
     known = sorted(parent.get("properties", {}))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = [key for key in known if name and (key.startswith(name) or name.startswith(key))]
+    close = close or difflib.get_close_matches(name, known, n=1)
     fix = f"did you mean {close[0]}?" if close else "delete it"
     return InputFileError("unknown field", where=where, got=Spelling.of(name), allowed=", ".join(known), fix=fix)
 
@@ -145,7 +146,9 @@ def _range(noun: str, low: int | None, high: int | None) -> str:
 def _count(low: int, high: int | None) -> str:
     if high is None:
         return f"at least {_items(low)}"
-    return f"exactly {_items(high)}" if low == high else f"{low} to {_items(high)}"
+    if low == high:
+        return f"exactly {_items(high)}"
+    return f"{low} to {_items(high)}" if low else f"at most {_items(high)}"
 
 
 def _items(count: int) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import JsonOption, err, out, run, write_json
+from .console import JsonOption, check_json, err, out, run, write_json
 
 if TYPE_CHECKING:
     from .anatomy import Part
 
 app = typer.Typer(
+    name="searchkit",
     help="Real-time segmentation networks: from a genotype to a verified engine.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,16 +55,25 @@ def export(
     json: JsonOption = None,
 ) -> None:
     """Export a network to ONNX, verify it against PyTorch, and write a bundle."""
-    from deploy.deployable import Deployable
-    from deploy.export import export as export_bundle
+    from deploy.contracts import CONTRACTS
 
+    from .errors import unknown_name
     from .networks import resolve
     from .sizes import parse_size
 
-    console = err()
+    # All that can be refused is refused before torch is imported.
+    check_json(json)
     found, size = resolve(network), parse_size(resolution)
+    if io.replace("_", "-") not in CONTRACTS.names():
+        raise unknown_name("tensor contract", io, CONTRACTS.names(), where="--io")
+    found.check(size)
+
+    from deploy.deployable import Deployable
+    from deploy.export import export as export_bundle
+
+    console = err()
     folder = output or Path(f"{found.name}-{io}-{size}")
-    console.print(f"building {found.name} at {size}, contract {io}")
+    console.print(f"building {found.name} at {size}, contract {io}", markup=False)
     model = Deployable(found, size, io, weights=weights, seed=seed)
     if not model.weights.trained:
         console.print(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
@@ -89,7 +99,8 @@ def export(
         out().print(
             f"{folder}: model.onnx, {len(model.onnx) / 1e6:.1f} MB, verified: max abs error {worst:.1e}, "
             f"labels agree on {agreement:.4%} of pixels and on 100% of clear ones, "
-            f"{report.comparisons[0].classes_in_reference} classes seen"
+            f"{report.comparisons[0].classes_in_reference} classes seen",
+            markup=False,
         )
 
 
@@ -252,6 +263,7 @@ def segment(
     json: JsonOption = None,
 ) -> None:
     """Run a bundle on a picture and write the label map as a coloured PNG."""
+    check_json(json)
     import numpy as np
 
     from deploy.segmenter import load
@@ -275,7 +287,8 @@ def segment(
         shares = {name: float(share) for name, share in zip(names, counts, strict=False)}
         write_json({"schema": 1, "output": str(output), "share_of_pixels": shares}, json)
     if json != "-":
-        out().print(f"{output}: {original}, {int((counts > 0).sum())} of {len(names)} classes")
+        seen = int((counts > 0).sum())
+        out().print(f"{output}: {original}, {seen} of {len(names)} classes", markup=False)
 
 
 @data_app.command("sample")
@@ -303,7 +316,7 @@ def data_sample(
     write_picture(output, sample.image)
     if labels:
         write_picture(labels, CITYSCAPES_19.colour(sample.labels))
-    out().print(f"{output}: streets picture {index} of seed {seed}")
+    out().print(f"{output}: streets picture {index} of seed {seed}", markup=False)
 
 
 def main() -> None:

@@ -6,10 +6,13 @@ Exit codes: 0 done, 2 usage, 3 bad input file, 4 disk or input/output, 5 damaged
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -32,12 +35,12 @@ class Terminated(BaseException):
 
 def run(app: typer.Typer, argv: list[str] | None = None) -> int:
     """Run a Typer app and return its exit code; a `SearchkitError` becomes one paragraph on standard error."""
+    _replace_closed_streams()
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        # Outside its standalone mode the app returns the code of `typer.Exit`, and raises everything else.
-        code = app(args=argv, standalone_mode=False)
+        code = _invoke(app, argv)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except SearchkitError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -45,27 +48,58 @@ def run(app: typer.Typer, argv: list[str] | None = None) -> int:
     except Terminated:
         return _fail("terminated; nothing was left half-written", 128 + signal.SIGTERM)
     except BrokenPipeError:
-        # The reader (such as `head`) has gone: point stdout away, or the interpreter complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except SystemExit as error:
+        # Rich turns a broken pipe into an exit of its own.
+        if isinstance(error.__context__, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        raise
     except OSError as error:
         from .files import storage_error
 
         problem = storage_error(error, error.filename or "output")
         return _fail(str(problem), problem.exit_code)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _let_go_of_output()
+
+
+def _invoke(app: typer.Typer, argv: list[str] | None) -> int:
+    """What Typer's own `main` does, less its handling of interrupts and broken pipes, which differs by release."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(app.info.name, list(sys.argv[1:] if argv is None else argv)) as context:
+            command.invoke(context)
+            return 0
+    except typer.Exit as stop:
+        return int(stop.exit_code)
     except Exception as error:
         # Usage errors: their class has moved between Typer's releases, their two members have not.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+
+
+def check_json(path: str | None) -> None:
+    """Refuse a `--json` target that cannot be written, before the work rather than after it."""
+    if not path or path == "-":
+        return
+    from .files import storage_error
+
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise storage_error(OSError(errno.ENOENT, ""), path)
+    if os.path.isdir(path):
+        raise storage_error(OSError(errno.EISDIR, ""), path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise storage_error(OSError(errno.ENXIO, ""), path)
 
 
 def write_json(tree: object, path: str) -> None:
     """Write JSON to a file, whole or not at all, or to standard output for `-`."""
-    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # ASCII, so that neither the locale nor a file name that is no UTF-8 stands in the way.
+    text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(text)
         return
@@ -85,12 +119,34 @@ def err() -> Console:
     """Standard error, for progress and remarks."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def _replace_closed_streams() -> None:
+    """Python has None for a stream that the caller closed; nothing should fail for that."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold what the locale cannot spell.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_output() -> None:
+    """Where output can no longer be written, point it away, or the interpreter complains about it at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

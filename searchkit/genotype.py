@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from . import strict_json
 from ._genotype_errors import input_error
@@ -42,6 +43,15 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
+
+def _integer(value: Any) -> Any:
+    if type(value) is not int:
+        raise PydanticCustomError("literal_error", "not an integer")
+    return value
+
+
+# Even where it is strict, pydantic takes 1.0 for a `Literal[1]`, which would be a second spelling of one network.
+EXACT = BeforeValidator(_integer)
 
 Text = Annotated[str, Field(pattern=_TEXT, json_schema_extra=_TEXT_WORDS)]
 

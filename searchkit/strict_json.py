@@ -31,7 +31,7 @@ _MAX_PATH_SHOWN = 120
 
 
 class Spelling(str):
-    """JSON text, for `got` in a message: shown as the file has it (`true`, `null`), not as Python would write it."""
+    """Text for `got` in a message that is shown as it is: a value as JSON has it (`true`, `null`), or a count."""
 
     def __repr__(self) -> str:
         return str(self)
@@ -106,7 +106,7 @@ def _decode(data: bytes, where: str) -> str:
         raise InputFileError(
             "file too long",
             where=where,
-            got=f"{len(data)} bytes",
+            got=Spelling(f"{len(data)} bytes"),
             allowed=f"at most {MAX_BYTES} bytes",
             fix="check that this is the file you meant",
         )
@@ -136,7 +136,7 @@ def _check_depth(text: str, where: str) -> None:
             raise InputFileError(
                 "nested too deeply",
                 where=where,
-                got=f"more than {MAX_DEPTH} levels at character {match.start()}",
+                got=Spelling(f"more than {MAX_DEPTH} levels at character {match.start()}"),
                 allowed=f"at most {MAX_DEPTH} levels",
                 fix="flatten the document",
             )
@@ -180,7 +180,7 @@ def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
         raise InputFileError(
             "too many values",
             where=where,
-            got=f"more than {MAX_VALUES}",
+            got=Spelling(f"more than {MAX_VALUES}"),
             allowed=f"at most {MAX_VALUES}",
             fix="check that this is the file you meant",
         )
@@ -218,7 +218,7 @@ def _check_string(value: str, path: str, where: str) -> None:
         raise InputFileError(
             "string too long",
             where=place(where, path),
-            got=f"{size} bytes",
+            got=Spelling(f"{size} bytes"),
             allowed=f"at most {MAX_STRING_BYTES} bytes of UTF-8",
             fix="shorten it",
         )

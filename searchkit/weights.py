@@ -112,26 +112,30 @@ def _check_tensors(module: nn.Module, tensors: dict[str, Tensor], path: Path) ->
             fix="give the genotype that these weights were trained for",
         )
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise InputFileError(
-                "tensor of another shape",
-                where=f"{path}: {name}",
-                got=list(tensor.shape),
-                allowed=str(list(expected[name].shape)),
-                fix="give the genotype that these weights were trained for",
-            )
-        if tensor.dtype not in (_FLOATS if expected[name].is_floating_point() else (expected[name].dtype,)):
-            raise InputFileError(
-                "tensor of another type",
-                where=f"{path}: {name}",
-                got=str(tensor.dtype),
-                allowed=_FLOATS_TEXT if expected[name].is_floating_point() else str(expected[name].dtype),
-                fix="export the weights again",
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputFileError(
-                "tensor holds NaN or infinity", where=f"{path}: {name}", fix="use an earlier checkpoint"
-            )
+        _check_tensor(tensor, expected[name], f"{path}: {name}")
+
+
+def _check_tensor(tensor: Tensor, expected: Tensor, where: str) -> None:
+    if tensor.shape != expected.shape:
+        raise InputFileError(
+            "tensor of another shape",
+            where=where,
+            got=list(tensor.shape),
+            allowed=str(list(expected.shape)),
+            fix="give the genotype that these weights were trained for",
+        )
+    floating = expected.is_floating_point()
+    if tensor.dtype not in (_FLOATS if floating else (expected.dtype,)):
+        raise InputFileError(
+            "tensor of another type",
+            where=where,
+            got=str(tensor.dtype),
+            allowed=_FLOATS_TEXT if floating else str(expected.dtype),
+            fix="export the weights again",
+        )
+    # Looked at in the network's type, in which a large float64 is infinite.
+    if floating and not bool(torch.isfinite(tensor.to(expected.dtype)).all()):
+        raise InputFileError("tensor holds NaN or infinity", where=where, fix="use an earlier checkpoint")
 
 
 def seed_weights(module: nn.Module, *, seed: int = 0, size_rule: SizeRule | None = None) -> Weights:

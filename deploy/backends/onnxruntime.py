@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from searchkit.errors import BackendUnavailableError
 
 from . import Available, Backend, Session, SessionInfo, Unavailable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..deployable import Deployable
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -44,8 +44,9 @@ def create_session(model: bytes, *, device: str, threads: int | None = None, opt
         optimise: False switches the graph optimiser off.
 
     Raises:
-        BackendUnavailableError: the session came up on another provider.
+        BackendUnavailableError: ONNX Runtime is not installed, has no such device, or came up on another provider.
     """
+    BACKEND.require(device)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,7 +108,7 @@ class ONNXRuntimeBackend(Backend):
     def probe(self) -> Available | Unavailable:
         try:
             import onnxruntime
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             return Unavailable(f"the module onnxruntime cannot be imported ({error})", INSTALL)
         found = installed()
         if len(found) > 1:

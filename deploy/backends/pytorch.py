@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 from . import Available, Backend, Session, SessionInfo, Unavailable
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
     from ..deployable import Deployable
 
 
@@ -28,14 +28,20 @@ class PyTorchSession(Session):
         return self._info
 
     def load(self, batch: np.ndarray) -> None:
+        import torch
+
         self._input = torch.from_numpy(batch).to(self._info.device)
 
     def execute(self) -> None:
+        import torch
+
         with torch.inference_mode():
             self._output = self._module(self._input)
 
     def synchronize(self) -> None:
         if self._info.device == "cuda":
+            import torch
+
             torch.cuda.synchronize()
 
     def output(self) -> np.ndarray:
@@ -51,11 +57,17 @@ class PyTorchBackend(Backend):
     name = "pytorch"
 
     def probe(self) -> Available | Unavailable:
+        try:
+            import torch
+        except (ImportError, OSError) as error:
+            return Unavailable(f"the module torch cannot be imported ({error})", "pip install searchkit")
         devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
         return Available(torch.__version__, devices)
 
     def open(self, model: Deployable, *, device: str | None = None, threads: int | None = None) -> Session:
         state, device = self.require(device)
+        import torch
+
         if threads is not None:
             torch.set_num_threads(threads)
         options = {"mode": "eager", "memory_format": "contiguous", "dtype": "float32"}

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ...cost import Stage, StageCounter
-from ...genotype import SCHEMA, Genotype, Part, Provenance
+from ...genotype import EXACT, SCHEMA, Genotype, Part, Provenance
 from ...sizes import Size, SizeRule
 
 Operator = Literal["skip", "conv", "conv_x2", "zoomed_conv", "zoomed_conv_x2"]
@@ -29,7 +29,7 @@ class FasterSegLayer(Part):
 
     operator: Operator
     width: Width = Field(description="output channels divided by the output rate (8, 16 or 32)")
-    stride: Literal[1, 2]
+    stride: Annotated[Literal[1, 2], EXACT]
 
 
 Layers = tuple[FasterSegLayer, ...]

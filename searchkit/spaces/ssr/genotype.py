@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ...cost import Stage, StageCounter
-from ...genotype import SCHEMA, Genotype, Part, Provenance
+from ...genotype import EXACT, SCHEMA, Genotype, Part, Provenance
 from ...sizes import Size, SizeRule
 
-Dilation = Literal[1, 2, 4, 8, 16]
+Dilation = Annotated[Literal[1, 2, 4, 8, 16], EXACT]
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 DILATIONS: tuple[Dilation, ...] = (1, 2, 4, 8, 16)
@@ -26,7 +26,7 @@ class SSRLayer(Part):
     """One simplified ERFNet block (one 3x1 and 1x3 pair): operator o_{r,s} of Eq. 4 with its widths of Eq. 5."""
 
     dilation: Dilation = Field(description="r: dilation of both convolutions")
-    spatial: Literal[1, 2] = Field(description="s: 2 pools the input 2x2 and resizes the output back")
+    spatial: Annotated[Literal[1, 2], EXACT] = Field(description="s: 2 pools the input 2x2 and resizes the output back")
     mid: Width = Field(description="output channels of the 3x1 convolution")
     out: Width = Field(description="output channels of the 1x3 convolution")
 

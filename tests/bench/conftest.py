@@ -1,0 +1,30 @@
+"""Measurements made up by hand, so that no test of what is derived from them has to measure."""
+
+import pytest
+
+from bench.measurement import Measurement, NetworkFacts, Protocol, warnings_of
+from deploy.backends import SessionInfo
+from searchkit.sizes import Size
+
+STEADY = ((10.0, 11.0, 12.0, 10.0, 11.0), (10.0, 11.0, 12.0, 10.0, 11.0))
+
+
+@pytest.fixture
+def measured():
+    def make(name="ssr", rounds=STEADY, backend="onnxruntime", device="cpu", device_rounds=None):
+        rounds = tuple(tuple(turn) for turn in rounds)
+        return Measurement(
+            network=NetworkFacts(name, "0a" * 32, 19, 1_022_559, 10_898_106_912),
+            weights="untrained",
+            resolution=Size(512, 1024),
+            io="logits",
+            session=SessionInfo(backend, "1.2.3", "CPUExecutionProvider", device, {"threads": "2"}),
+            artifact_sha256="f0" * 32,
+            protocol=Protocol(),
+            rounds_ms=rounds,
+            device_rounds_ms=device_rounds,
+            machine={"cpu": "a CPU", "cores": 2, "memory_gib": 23.5, "governor": None},
+            warnings=tuple(warnings_of(rounds, device_rounds)),
+        )
+
+    return make

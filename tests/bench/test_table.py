@@ -1,0 +1,88 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.printing import print_fps
+from bench.table import csv_text, markdown, rich_table, rows_of
+
+
+@pytest.fixture
+def measurements(measured):
+    return [
+        measured("ssr", ((20.0,) * 5, (21.0,) * 5)),
+        measured("fasterseg", ((10.0,) * 5, (10.0,) * 5)),
+        measured("erfnet", ((40.0,) * 5, (80.0,) * 5)),
+        measured("fast-scnn", ((5.0,) * 5, (5.0,) * 5), backend="pytorch"),
+        measured("fasterseg", ((30.0,) * 5, (30.0,) * 5), backend="pytorch"),
+    ]
+
+
+def names(rows):
+    return [row.measurement.network.name for row in rows]
+
+
+def test_order(measurements):
+    assert names(rows_of(measurements)) == ["fasterseg", "ssr", "erfnet", "fast-scnn", "fasterseg"]
+    assert names(rows_of(measurements, by_latency=False)) == ["ssr", "fasterseg", "erfnet", "fast-scnn", "fasterseg"]
+
+
+def test_ratio_is_to_fasterseg_on_the_same_backend(measurements):
+    rows = {(row.measurement.network.name, row.measurement.session.backend): row for row in rows_of(measurements)}
+    ratio = rows["ssr", "onnxruntime"].ratio
+    assert (ratio.median, ratio.low, ratio.high) == pytest.approx((2.05, 2.025, 2.075))
+    assert rows["fast-scnn", "pytorch"].ratio.median == pytest.approx(1 / 6)
+
+
+def test_without_fasterseg_there_is_no_ratio(measurements):
+    (row,) = rows_of(measurements[:1])
+    assert row.ratio is None
+    assert row.to_tree()["latency_over_fasterseg"] is None
+    assert "| - |" in markdown([row])
+
+
+def test_markdown(measurements):
+    lines = markdown(rows_of(measurements)).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[0].startswith("| network | params M | conv GMACs | p50 ms")
+    assert lines[3] == "| ssr | 1.02 | 10.90 | 20.5 | 21.0 | 21.0 | 48.8 | 2.05 (2.02-2.08) | onnxruntime |"
+    assert lines[4].startswith("| erfnet ! |")
+
+
+def test_csv_reads_back_with_full_precision(measurements):
+    rows = rows_of(measurements)
+    found = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    assert [line["network"] for line in found] == names(rows)
+    assert float(found[1]["fps"]) == rows[1].statistics.fps
+    assert found[1]["conv_macs"] == "10898106912"
+    assert "apart" in found[2]["warnings"]
+    assert None not in found[0], "no line has more values than there are columns"
+
+
+def test_fits_a_hundred_columns(measured):
+    slow = measured("fasterseg-teacher", ((1234.0,) * 5, (1300.0,) * 5))
+    rows = rows_of([slow, measured("fasterseg", ((10.5,) * 5,) * 2)])
+    console = Console(width=300)
+    assert console.measure(rich_table(rows)).maximum <= 100
+
+
+def test_printed_table_is_whole_on_a_narrow_terminal(measurements):
+    from bench.fps import Setting
+
+    first = measurements[0]
+    setting = Setting(first.resolution, first.io, first.protocol, first.machine)
+    console = Console(file=io.StringIO(), width=40)
+    print_fps(console, rows_of(measurements), setting)
+    text = console.file.getvalue()
+    assert "2.05 (2.02-2.08)" in text
+    assert "…" not in text
+    for words in ("FPS is 1000 / p50", "Measured on this machine: a CPU, 2 cores", "print them as FLOPs", "512x1024"):
+        assert words in text
+    assert "! erfnet on onnxruntime: rounds are 100% apart" in text
+
+
+def test_no_rows_print_nothing():
+    console = Console(file=io.StringIO())
+    print_fps(console, [], None)
+    assert console.file.getvalue() == ""
