@@ -8,6 +8,8 @@ READY = $(VENV)/.ready
 DEMO = demo
 SIZE = 512x1024
 BENCH_FLAGS =
+# For pip: another package index, say.
+PIP_FLAGS ?=
 # Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other.
 TEST_FLAGS ?= -n 2 --dist loadfile
 
@@ -16,7 +18,7 @@ TEST_FLAGS ?= -n 2 --dist loadfile
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("searchkit needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: $(READY)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -78,7 +79,7 @@ class Provenance(Part):
     )
 
 
-class Genotype(Part):
+class Genotype(Part, ABC):
     """What every genotype has. Each search space adds its fields in a subclass.
 
     Attributes:
@@ -106,9 +107,9 @@ class Genotype(Part):
         tree = self.model_dump(mode="json", by_alias=True, exclude={"provenance"})
         return hashlib.sha256(strict_json.canonical(tree)).hexdigest()
 
+    @abstractmethod
     def stage_costs(self, size: Size) -> Iterator[Stage]:
         """The convolutions and maps of each stage at an input of `size`, without building the network."""
-        raise NotImplementedError
 
     def cost(self, size: Size) -> Cost:
         """Parameters, convolution MACs and largest maps at an input of `size`, in microseconds and without torch."""

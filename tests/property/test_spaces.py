@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def conv_macs(network: nn.Module, size: Size) -> int:
         for layer in network.modules()
         if isinstance(layer, nn.Conv2d)
     ]
-    with torch.no_grad():
+    # BatchNorm changes no shape, and is most of the time that a network takes on the meta device.
+    with torch.no_grad(), patch.object(nn.BatchNorm2d, "forward", lambda _layer, x: x):
         logits = network(torch.empty(1, 3, *size, device="meta"))
     assert logits.shape[:2] == (1, 19)
     for hook in hooks:
@@ -84,8 +86,11 @@ def test_what_is_written_is_read_again(samples):
         assert again.to_json() == found.to_json()
 
 
-def test_costs_are_those_of_the_network(space, samples):
-    for seed, found in enumerate(samples):
+# In four parts, which two processes can share.
+@pytest.mark.parametrize("part", range(4))
+def test_costs_are_those_of_the_network(space, samples, part):
+    for seed in range(part, SAMPLES, 4):
+        found = samples[seed]
         network = built(space, found)
         size = some_size(seed, found.size_rule)
         found.size_rule.check(size, network="sample")
