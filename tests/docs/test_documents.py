@@ -103,3 +103,18 @@ def test_extras_never_ask_for_both_builds_of_onnxruntime():
         assert len(found) <= 1, name
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert not any(r.startswith("onnxruntime") for r in base)
+
+
+def test_readme_table_is_the_measured_one():
+    """The table in README, cell by cell, from the raw samples that are kept beside it."""
+    import json
+
+    from bench.measurement import Measurement
+    from bench.table import markdown, rows_of
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = re.search(r"`(bench/results/[^`]+\.json)`", readme)
+    assert path is not None
+    tree = json.loads((ROOT / path[1]).read_text())
+    measurements = [Measurement.from_tree(entry, where=path[1]) for entry in tree["measurements"]]
+    assert markdown(rows_of(measurements)) in readme

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from searchkit import genotype
 from searchkit.errors import InputFileError, UsageError
 from searchkit.networks import SHIPPED
-from searchkit.sizes import Size
 from searchkit.spaces import SPACES
 
 # Frozen: bundles and measurements name networks by these.
