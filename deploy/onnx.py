@@ -8,9 +8,12 @@ differ between machines.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -35,7 +38,7 @@ def export_onnx(
     Returns:
         A serialised ONNX model: opset 18, static shapes, no BatchNorm, no local paths.
     """
-    with _quiet(), torch.no_grad():
+    with _quiet(), _signals_deferred(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (example,),
@@ -62,9 +65,10 @@ def fold_batch_norms(model: onnx.ModelProto) -> None:
     graph = _Graph(model.graph)
     for node in [n for n in model.graph.node if n.op_type == "BatchNormalization"]:
         scale, shift = graph.affine(node)
-        producer = graph.producer(node.input[0])
-        if producer is not None and producer.op_type == "Concat" and graph.uses(node.input[0]) == 1:
-            graph.fold_into_concat(producer, scale, shift)
+        concat = graph.producer(node.input[0])
+        widths = graph.concatenated(concat) if concat is not None and graph.uses(node.input[0]) == 1 else None
+        if concat is not None and widths is not None:
+            graph.fold_into_concat(concat, widths, scale, shift)
             graph.bypass(node, node.input[0])
         else:
             graph.bypass(node, graph.insert_affine(node.input[0], scale, shift, node))
@@ -77,15 +81,21 @@ class _Graph:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
         self.values = {t.name: t for t in graph.initializer}
+        self._count = 0
 
     def array(self, name: str) -> np.ndarray:
         return numpy_helper.to_array(self.values[name])
 
+    def fresh(self, name: str) -> str:
+        """A name that nothing else has: one tensor may feed several BatchNorms, one weight several convolutions."""
+        self._count += 1
+        return f"{name}.{self._count}"
+
     def add(self, name: str, value: np.ndarray) -> str:
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), self.fresh(name))
         self.graph.initializer.append(tensor)
-        self.values[name] = tensor
-        return name
+        self.values[tensor.name] = tensor
+        return tensor.name
 
     def producer(self, name: str) -> onnx.NodeProto | None:
         return next((n for n in self.graph.node if name in n.output), None)
@@ -101,23 +111,36 @@ class _Graph:
         scale = gamma / np.sqrt(variance + epsilon)
         return scale, beta - mean * scale
 
-    def fold_into_concat(self, concat: onnx.NodeProto, scale: np.ndarray, shift: np.ndarray) -> None:
+    def concatenated(self, concat: onnx.NodeProto) -> list[int] | None:
+        """Channels of each part of a Concat of channels; None for another node, or where a part's are not known."""
+        if concat.op_type != "Concat" or [a.i for a in concat.attribute if a.name == "axis"] != [1]:
+            return None
+        widths = [self.channels(name) for name in concat.input]
+        return widths if all(widths) else None
+
+    def channels(self, name: str) -> int:
+        """Channels of a tensor; 0 where the graph does not say."""
+        conv = self.producer(name)
+        if conv is not None and self.is_foldable(conv):
+            return int(self.values[conv.input[1]].dims[0])
+        for value in (*self.graph.value_info, *self.graph.input):
+            if value.name == name and len(value.type.tensor_type.shape.dim) > 1:
+                return int(value.type.tensor_type.shape.dim[1].dim_value)
+        return 0
+
+    def is_foldable(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Conv" and all(name in self.values for name in node.input[1:])
+
+    def fold_into_concat(self, concat: onnx.NodeProto, widths: list[int], scale: np.ndarray, shift: np.ndarray) -> None:
         start = 0
-        for index, name in enumerate(concat.input):
+        for index, (name, channels) in enumerate(zip(concat.input, widths, strict=True)):
             conv = self.producer(name)
-            channels = self.channels(name, len(scale) - start)
             part = slice(start, start + channels)
-            if conv is not None and conv.op_type == "Conv" and self.uses(name) == 1:
+            if conv is not None and self.is_foldable(conv) and self.uses(name) == 1:
                 self.fold_into_conv(conv, scale[part], shift[part])
             else:
                 concat.input[index] = self.insert_affine(name, scale[part], shift[part], concat)
             start += channels
-
-    def channels(self, name: str, rest: int) -> int:
-        for value in (*self.graph.value_info, *self.graph.input):
-            if value.name == name and len(value.type.tensor_type.shape.dim) > 1:
-                return int(value.type.tensor_type.shape.dim[1].dim_value)
-        return rest
 
     def fold_into_conv(self, conv: onnx.NodeProto, scale: np.ndarray, shift: np.ndarray) -> None:
         weight = self.array(conv.input[1]).astype(np.float64)
@@ -131,26 +154,27 @@ class _Graph:
         """`name * scale + shift` as two nodes in front of `before`; returns the result's name."""
         factor = self.add(f"{name}.scale", scale[None, :, None, None])
         term = self.add(f"{name}.shift", shift[None, :, None, None])
-        multiply = onnx.helper.make_node("Mul", [name, factor], [f"{name}.scaled"], name=f"{name}.mul")
-        add = onnx.helper.make_node("Add", [f"{name}.scaled", term], [f"{name}.shifted"], name=f"{name}.add")
+        scaled, shifted = self.fresh(f"{name}.scaled"), self.fresh(f"{name}.shifted")
+        multiply = onnx.helper.make_node("Mul", [name, factor], [scaled], name=f"{scaled}.mul")
+        add = onnx.helper.make_node("Add", [scaled, term], [shifted], name=f"{shifted}.add")
         position = list(self.graph.node).index(before)
         self.graph.node.insert(position, multiply)
         self.graph.node.insert(position + 1, add)
-        return f"{name}.shifted"
+        return shifted
 
     def bypass(self, node: onnx.NodeProto, replacement: str) -> None:
-        """Remove `node`; what read its first output reads `replacement`."""
+        """Remove `node`; what read its first output reads `replacement`, under the old name if the graph returns it."""
         removed = node.output[0]
         self.graph.node.remove(node)
+        if any(output.name == removed for output in self.graph.output):
+            last = self.producer(replacement)
+            assert last is not None
+            last.output[0] = removed
+            return
         for other in self.graph.node:
             for index, name in enumerate(other.input):
                 if name == removed:
                     other.input[index] = replacement
-        for output in self.graph.output:
-            if output.name == removed:
-                last = self.producer(replacement)
-                assert last is not None
-                last.output[0] = removed
 
     def drop_unused(self) -> None:
         used = {name for n in self.graph.node for name in n.input}
@@ -190,3 +214,36 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in kept:
             logger.setLevel(level)
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block; a second one does not.
+
+    The exporter imports half of torch as it runs. An interrupt in there can be swallowed, and leaves behind modules
+    that are imported in part.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None stands for a handler that is not Python's and could not be put back.
+    previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+        restore()
+
+    for number in previous:
+        signal.signal(number, remember)
+    try:
+        yield
+    finally:
+        restore()
+        if arrived:
+            signal.raise_signal(arrived[0])

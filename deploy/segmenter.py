@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from searchkit.errors import DamagedArtifactError, UsageError
-from searchkit.label_sets import LabelSet
-from searchkit.sizes import Size
+from searchkit.errors import DamagedArtifactError, SearchkitError, UsageError
+from searchkit.label_sets import MAX_CLASSES, LabelSet
+from searchkit.sizes import MAX_SIDE_PX, Size
 
-from .backends.onnxruntime import create_session
+from .backends.onnxruntime import BACKEND, create_session
 from .bundle import Bundle, read_bundle
 from .contracts import CONTRACTS
+
+
+def _integer(value: Any, lowest: int, highest: int) -> int:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{value!r} is not an integer from {lowest} to {highest}")
+    return value
+
+
+def _byte(value: Any) -> int:
+    return _integer(value, 0, 255)
 
 
 class Segmenter:
@@ -26,26 +36,39 @@ class Segmenter:
     """
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
-        contract = bundle.json("contract.json")
+        where = bundle.path / "contract.json"
         try:
-            self.size = Size(contract["resolution"]["height_px"], contract["resolution"]["width_px"])
-            self.labels = LabelSet(
-                "bundle",
-                tuple(contract["classes"]),
-                tuple(tuple(c) for c in contract["palette"]),
-                contract["ignore"],
-            )
-            self.trained = bool(contract["weights"]["trained"])
-            self._contract = CONTRACTS.load(contract["io"])
-        except (KeyError, TypeError) as error:
+            self._read(bundle.json("contract.json"))
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise DamagedArtifactError(
-                f"contract lacks {error}", where=str(bundle.path / "contract.json"), fix="export it again"
+                "not a contract", where=str(where), got=str(error), fix="export it again"
             ) from None
-        self._session = create_session(bundle.files["model.onnx"], device=device, threads=threads)
+        BACKEND.require(device)
+        try:
+            self._session = create_session(bundle.files["model.onnx"], device=device, threads=threads)
+        except SearchkitError:
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise DamagedArtifactError(
+                "ONNX Runtime cannot open the model", where=str(bundle.path / "model.onnx"), got=reason
+            ) from error
         self._input = self._session.get_inputs()[0].name
 
+    def _read(self, contract: Any) -> None:
+        resolution = contract["resolution"]
+        self.size = Size(*(_integer(resolution[side], 1, MAX_SIDE_PX) for side in ("height_px", "width_px")))
+        palette = tuple((_byte(red), _byte(green), _byte(blue)) for red, green, blue in contract["palette"])
+        names = tuple(str(name) for name in contract["classes"])
+        if not names or len(palette) > len(names):
+            raise ValueError(f"{len(names)} classes in {len(palette)} colours")
+        self.labels = LabelSet("bundle", names, palette, _byte(contract["ignore"]))
+        self.trained = bool(contract["weights"]["trained"])
+        self._contract = CONTRACTS.load(contract["io"])
+        self._dtype = np.uint8 if len(names) <= MAX_CLASSES else np.uint16
+
     def __call__(self, image_HWC: np.ndarray) -> np.ndarray:
-        """Label map H x W (uint8) of one uint8 RGB picture H x W x 3 of the bundle's size."""
+        """Label map H x W of one uint8 RGB picture H x W x 3 of the bundle's size; uint8, uint16 over 255 classes."""
         if image_HWC.dtype != np.uint8 or image_HWC.shape != (*self.size, 3):
             raise UsageError(
                 "not a picture that this bundle takes",
@@ -54,7 +77,7 @@ class Segmenter:
                 fix="resize the picture",
             )
         output = self._session.run(None, {self._input: self._contract.encode(image_HWC)})[0]
-        return self._contract.labels(output, self.size)[0].astype(np.uint8)
+        return self._contract.labels(output, self.size)[0].astype(self._dtype)
 
     def __enter__(self) -> Self:
         return self

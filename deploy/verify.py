@@ -222,9 +222,9 @@ def _refused(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         # The first line says it; what follows may be a stack trace of the runtime.
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0][:200]
         raise VerificationError(
-            f"ONNX Runtime cannot {what} the exported model", got=reason, fix="report this as a bug"
+            f"ONNX Runtime cannot {what} the exported model: {reason}", fix="report this as a bug"
         ) from error
 
 

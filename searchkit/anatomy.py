@@ -182,9 +182,12 @@ class _ReachTracker(TorchFunctionMode):
             stride = args[2] if len(args) > 2 else kwargs.get("stride")
             return reach.through(kernel, _pair(stride) if stride else kernel)
         if name == "interpolate" or func is F.interpolate:
-            return _resized(reach, args[0], result)
-        if name in ("adaptive_avg_pool2d", "mean") and isinstance(result, Tensor):
+            mode = args[3] if len(args) > 3 else kwargs.get("mode", "nearest")
+            return _resized(reach, args[0], result, 2 if mode == "bilinear" else 1)
+        if name == "adaptive_avg_pool2d":
             return _pooled(reach, args[0], result)
+        if name == "mean":
+            return _averaged(reach, args[0], args[1] if len(args) > 1 else kwargs.get("dim"))
         return reach
 
 
@@ -211,15 +214,24 @@ def _transposed(reach: Reach, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return reach.through(taps, (1 / stride[0], 1 / stride[1]))
 
 
-def _resized(reach: Reach, source: Tensor, result: Tensor) -> Reach:
-    """Bilinear: two inputs a side."""
-    ratios = (source.shape[-2] / result.shape[-2], source.shape[-1] / result.shape[-1])
-    return reach.through((2, 2), ratios)
+def _resized(reach: Reach, source: Tensor, result: Tensor, taps: int) -> Reach:
+    """Bilinear: two inputs a side, where there are two; nearest: one."""
+    height, width = source.shape[-2:]
+    ratios = (height / result.shape[-2], width / result.shape[-1])
+    return reach.through((min(taps, height), min(taps, width)), ratios)
 
 
 def _pooled(reach: Reach, source: Tensor, result: Tensor) -> Reach:
-    if result.dim() < 4:
-        return reach.through((source.shape[-2], source.shape[-1]), (source.shape[-2], source.shape[-1]))
-    ratios = (source.shape[-2] / result.shape[-2], source.shape[-1] / result.shape[-1])
-    taps = (math.ceil(ratios[0]), math.ceil(ratios[1]))
-    return reach.through(taps, ratios)
+    sides = list(zip(source.shape[-2:], result.shape[-2:], strict=True))
+    # Bin i covers floor(i L/b) to ceil((i+1) L/b): where b does not divide L, some are wider than L/b.
+    height, width = (max(-(-(i + 1) * side // bins) - i * side // bins for i in range(bins)) for side, bins in sides)
+    return reach.through((height, width), (sides[0][0] / sides[0][1], sides[1][0] / sides[1][1]))
+
+
+def _averaged(reach: Reach, source: Tensor, dims: Any) -> Reach:
+    """A mean over the rows, the columns or both; one over the channels reaches no further."""
+    if dims is None:
+        dims = range(source.dim())
+    averaged = {int(dim) % source.dim() for dim in ((dims,) if isinstance(dims, int) else dims)}
+    height, width = (source.shape[dim] if source.dim() + dim in averaged else 1 for dim in (-2, -1))
+    return reach.through((height, width), (height, width))

@@ -11,6 +11,9 @@ import typer
 from .console import JsonOption, check_json, err, out, run, write_json
 
 if TYPE_CHECKING:
+    from deploy.deployable import Deployable
+    from deploy.verify import Report
+
     from .anatomy import Part
 
 app = typer.Typer(
@@ -79,20 +82,8 @@ def export(
         console.print(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
     console.print("exporting and verifying against PyTorch")
     report = export_bundle(model, folder)
-    tree = {
-        "schema": 1,
-        "network": found.name,
-        "digest": found.digest,
-        "resolution": str(size),
-        "io": model.io,
-        "trained": model.weights.trained,
-        "onnx_bytes": len(model.onnx),
-        "onnx_sha256": model.onnx_sha256,
-        "bundle": str(folder),
-        "verification": report.to_tree(),
-    }
     if json:
-        write_json(tree, json)
+        write_json(_export_tree(model, report, folder), json)
     if json != "-":
         worst = max(c.max_abs_error for c in report.comparisons)
         agreement = min(c.label_agreement for c in report.comparisons)
@@ -102,6 +93,21 @@ def export(
             f"{report.comparisons[0].classes_in_reference} classes seen",
             markup=False,
         )
+
+
+def _export_tree(model: Deployable, report: Report, folder: Path) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "network": model.network.name,
+        "digest": model.network.digest,
+        "resolution": str(model.size),
+        "io": model.io,
+        "trained": model.weights.trained,
+        "onnx_bytes": len(model.onnx),
+        "onnx_sha256": model.onnx_sha256,
+        "bundle": str(folder),
+        "verification": report.to_tree(),
+    }
 
 
 @app.command()
@@ -268,9 +274,10 @@ def segment(
 
     from deploy.segmenter import load
 
-    from .pictures import read_picture, resize_picture, write_picture
+    from .pictures import check_output, read_picture, resize_picture, write_picture
     from .sizes import Size
 
+    check_output(output)
     picture = read_picture(image)
     with load(bundle) as segmenter:
         labels = segmenter(resize_picture(picture, segmenter.size))
@@ -307,11 +314,13 @@ def data_sample(
     from .data import streets
     from .errors import unknown_name
     from .label_sets import CITYSCAPES_19
-    from .pictures import write_picture
+    from .pictures import check_output, write_picture
     from .sizes import parse_size
 
     if name != "streets":
         raise unknown_name("data set", name, ["streets"])
+    for path in filter(None, (output, labels)):
+        check_output(path)
     sample = streets.draw(seed, index, parse_size(resolution), difficulty)
     write_picture(output, sample.image)
     if labels:

@@ -34,34 +34,54 @@ class Terminated(BaseException):
 
 
 def run(app: typer.Typer, argv: list[str] | None = None) -> int:
-    """Run a Typer app and return its exit code; a `SearchkitError` becomes one paragraph on standard error."""
+    """Run a Typer app and return its exit code; a `SearchkitError` becomes one paragraph on standard error.
+
+    Without `argv` the command line is that of the process, which is expected to end with this call.
+    """
     _replace_closed_streams()
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    stopped_by: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        stopped_by.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    # What the caller chose to ignore, as `nohup` and background jobs do, stays ignored.
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in handled}
     try:
         code = _invoke(app, argv)
         sys.stdout.flush()
         return code
-    except SearchkitError as error:
+    except BaseException as error:
+        # torch turns an interrupt that meets one of its imports into an error of its own.
+        return _stopped(stopped_by[0]) if stopped_by else _explained(error)
+    finally:
+        for number, handler in previous.items():
+            # The work is done: nothing is left to interrupt but the interpreter's own end.
+            signal.signal(number, signal.SIG_IGN if argv is None else handler)
+        _let_go_of_output()
+
+
+def _stopped(number: int) -> int:
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    return _fail(f"{word}; nothing was left half-written", 128 + number)
+
+
+def _explained(error: BaseException) -> int:
+    """Say what went wrong and return the exit code; an error that nobody foresaw is raised again."""
+    if isinstance(error, SearchkitError):
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; nothing was left half-written", 128 + signal.SIGINT)
-    except Terminated:
-        return _fail("terminated; nothing was left half-written", 128 + signal.SIGTERM)
-    except BrokenPipeError:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _stopped(signal.SIGINT)
+    # Rich turns a broken pipe into an exit of its own.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return 128 + signal.SIGPIPE
-    except SystemExit as error:
-        # Rich turns a broken pipe into an exit of its own.
-        if isinstance(error.__context__, BrokenPipeError):
-            return 128 + signal.SIGPIPE
-        raise
-    except OSError as error:
+    if isinstance(error, OSError):
         from .files import storage_error
 
         problem = storage_error(error, error.filename or "output")
         return _fail(str(problem), problem.exit_code)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        _let_go_of_output()
+    raise error
 
 
 def _invoke(app: typer.Typer, argv: list[str] | None) -> int:
@@ -147,7 +167,3 @@ def _let_go_of_output() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated

@@ -21,6 +21,7 @@ from .sizes import Size
 
 
 def count_params(module: nn.Module) -> int:
+    """Number of parameters, each counted once however often it is used."""
     return sum(p.numel() for p in module.parameters())
 
 

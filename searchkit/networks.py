@@ -140,6 +140,7 @@ def resolve(argument: str) -> Network:
 
 
 def from_genotype(genotype: Genotype) -> Network:
+    """The network that a genotype describes, under the name in its provenance."""
     return Network(genotype.name, "genotype", genotype.space, genotype.classes, genotype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from .files import read_bytes, write_bytes
 from .sizes import MAX_SIDE_PX, Size
 
 MAX_PICTURE_BYTES = 256 * 2**20
+# Not all that Pillow reads: for some formats (EPS) it starts another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -22,8 +25,23 @@ def read_picture(path: Path) -> np.ndarray:
         InputFileError: missing, no picture, truncated, or a side over 8192 px.
     """
     data = read_bytes(path, limit_bytes=MAX_PICTURE_BYTES, what="picture")
+    allowed = ", ".join(_FORMATS)
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        return _decoded(data, path)
+    except InputFileError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise InputFileError("not a picture, or far too large a one", where=str(path), allowed=allowed) from None
+    except Exception as error:
+        # Pillow's readers raise what comes along: struct.error, IndexError, SyntaxError ...
+        raise InputFileError("damaged picture", where=str(path), got=str(error), allowed=allowed) from None
+
+
+def _decoded(data: bytes, path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        # Pillow warns of a picture that is refused right after.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             if max(picture.size) > MAX_SIDE_PX:
                 raise InputFileError(
                     "picture too large",
@@ -32,23 +50,27 @@ def read_picture(path: Path) -> np.ndarray:
                     allowed=f"sides up to {MAX_SIDE_PX} px",
                 )
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputFileError(
-            f"not a readable picture ({error})".replace("<_io.BytesIO object at ", "<"),
-            where=str(path),
-            allowed="PNG, JPEG and what else Pillow reads",
-        ) from None
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """A uint8 array, H x W x 3 (RGB) or H x W (grey), as a PNG file, whole or not at all."""
+    """A uint8 array, H x W x 3 (RGB) or H x W (grey), as a PNG file, whole or not at all.
+
+    Raises:
+        UsageError: see `check_output`.
+        StorageError: the disk refused.
+    """
+    check_output(path)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def check_output(path: Path) -> None:
+    """Raise `UsageError` unless the name is one that a picture is written under."""
     if path.suffix.lower() != ".png":
         raise UsageError(
             "pictures are written as PNG", where="--output", got=path.name, allowed="a name that ends in .png"
         )
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
 
 
 def resize_picture(picture: np.ndarray, size: Size, *, nearest: bool = False) -> np.ndarray:

@@ -69,6 +69,8 @@ def create_session(model: bytes, *, device: str, threads: int | None = None, opt
 
 
 class ONNXRuntimeSession(Session):
+    """A session with its input and output bound to the device's memory."""
+
     def __init__(self, model: Deployable, info: SessionInfo, threads: int | None) -> None:
         self._info = info
         self._session = create_session(model.onnx, device=info.device, threads=threads)
@@ -103,6 +105,8 @@ class ONNXRuntimeSession(Session):
 
 
 class ONNXRuntimeBackend(Backend):
+    """The module `onnxruntime`, whichever of its two distributions brought it."""
+
     name = "onnxruntime"
 
     def probe(self) -> Available | Unavailable:

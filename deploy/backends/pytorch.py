@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class PyTorchSession(Session):
+    """A copy of the reference network on one device."""
+
     def __init__(self, model: Deployable, info: SessionInfo) -> None:
         import copy
 
@@ -54,6 +56,8 @@ class PyTorchSession(Session):
 
 
 class PyTorchBackend(Backend):
+    """The installed PyTorch."""
+
     name = "pytorch"
 
     def probe(self) -> Available | Unavailable:

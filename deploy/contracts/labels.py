@@ -43,6 +43,8 @@ class LabelMap(nn.Module):
 
 
 class Labels(Contract):
+    """What a camera pipeline wants: bytes in, bytes out."""
+
     def wrap(self, network: nn.Module, size: Size) -> nn.Module:
         return LabelMap(network, size)
 

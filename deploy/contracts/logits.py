@@ -23,6 +23,8 @@ class FullResolution(nn.Module):
 
 
 class Logits(FloatInput):
+    """What makes networks comparable: all answer at the input's resolution."""
+
     def wrap(self, network: nn.Module, size: Size) -> nn.Module:
         return FullResolution(network, size)
 

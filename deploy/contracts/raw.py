@@ -10,6 +10,8 @@ from ._float_input import FloatInput
 
 
 class Raw(FloatInput):
+    """The network as it is."""
+
     def wrap(self, network: nn.Module, size: Size) -> nn.Module:
         return network
 

@@ -74,7 +74,16 @@ def test_make_demo_leaves_what_the_readme_says(tmp_path: Path, environment: dict
     for name in ("searchkit", "bench"):
         shutil.copy(shutil.which(name, path=environment["PATH"]) or name, venv / "bin" / name)
     demo = tmp_path / "demo"
-    command = ["make", "demo", f"VENV={venv}", f"DEMO={demo}", "SIZE=128x256", "BENCH_FLAGS=--quick", "-o", f"{venv}/.ready"]
+    command = [
+        "make",
+        "demo",
+        f"VENV={venv}",
+        f"DEMO={demo}",
+        "SIZE=128x256",
+        "BENCH_FLAGS=--quick",
+        "-o",
+        f"{venv}/.ready",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("street.png", "street-labels.png", "fps.md", "fps.json", "ssr/model.onnx", "ssr/manifest.json"):

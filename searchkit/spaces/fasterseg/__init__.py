@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 class FasterSegSpace(Space):
+    """The space of FasterSeg; see `genotype.py`."""
+
     @property
     def name(self) -> str:
         return "fasterseg"

@@ -118,6 +118,7 @@ class FasterSegGenotype(Genotype):
 
 
 def final_rate(layers: Layers) -> int:
+    """Rate of the last layer: 8, 16 or 32 in a valid genotype."""
     return STEM_RATE * 2 ** sum(layer.stride == 2 for layer in layers)
 
 

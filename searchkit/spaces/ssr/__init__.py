@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 class SSRSpace(Space):
+    """The space of SSR; see `genotype.py`."""
+
     @property
     def name(self) -> str:
         return "ssr"

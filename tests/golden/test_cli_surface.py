@@ -1,0 +1,98 @@
+"""The commands and their options: what a script may rely on. A change here is a change for every user."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.cli import app as bench
+from searchkit.cli import app as searchkit
+from searchkit.console import run
+
+AT = ("--resolution", False, "512x1024")
+JSON = ("--json", False, None)
+
+# Command -> its parameters in order: names, whether it must be given, default.
+SEARCHKIT = {
+    "data sample": [
+        ("name", True, None),
+        ("--output -o", True, None),
+        ("--index", False, 0),
+        ("--seed", False, 0),
+        AT,
+        ("--difficulty", False, 0.5),
+        ("--labels", False, None),
+    ],
+    "doctor": [JSON],
+    "export": [
+        ("network", True, None),
+        ("--weights", False, None),
+        AT,
+        ("--io", False, "raw"),
+        ("--output -o", False, None),
+        ("--seed", False, 0),
+        JSON,
+    ],
+    "networks": [AT, ("--costs", False, False), JSON],
+    "schema": [("space", False, None), ("--json", False, "-")],
+    "segment": [
+        ("bundle", True, None),
+        ("image", True, None),
+        ("--output -o", True, None),
+        ("--overlay", False, False),
+        JSON,
+    ],
+    "show": [("network", True, None), AT, ("--depth", False, 2), JSON],
+}
+BENCH = {
+    "fps": [
+        ("networks", False, None),
+        AT,
+        ("--backend", False, None),
+        ("--io", False, "logits"),
+        ("--device", False, None),
+        ("--threads", False, None),
+        ("--rounds", False, None),
+        ("--quick", False, False),
+        JSON,
+        ("--csv", False, None),
+        ("--markdown", False, None),
+        ("--strict", False, False),
+    ],
+    "profile": [("network", True, None), AT, JSON],
+}
+
+
+def surface(command, path=()):
+    """Every command below `command`, with its parameters."""
+    if hasattr(command, "commands"):
+        found = {}
+        for name, child in command.commands.items():
+            found |= surface(child, (*path, name))
+        return found
+    rows = [(" ".join([*p.opts, *p.secondary_opts]), p.required, p.default) for p in command.params]
+    return {" ".join(path): rows}
+
+
+def test_searchkit():
+    assert surface(typer.main.get_command(searchkit)) == SEARCHKIT
+
+
+def test_bench():
+    assert surface(typer.main.get_command(bench)) == BENCH
+
+
+def test_every_command_and_option_says_what_it_does():
+    def walk(command):
+        assert command.help
+        for child in getattr(command, "commands", {}).values():
+            walk(child)
+        for option in command.params:
+            assert option.help, f"{command.name} {option.name}"
+
+    walk(typer.main.get_command(searchkit))
+
+
+def test_help_names_the_command_not_the_file(capsys):
+    for app, name in ((searchkit, "searchkit"), (bench, "bench")):
+        assert run(app, ["--help"]) == 0
+        assert f"Usage: {name} [OPTIONS] COMMAND" in capsys.readouterr().out
