@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from searchkit.label_sets import CITYSCAPES_19, generic_labels
 from searchkit.errors import UsageError
+from searchkit.label_sets import CITYSCAPES_19, generic_labels
 
 
 def test_cityscapes_order_and_colours():

@@ -58,7 +58,7 @@ def test_an_operator_that_was_not_measured_is_refused():
     tree = genotype("fasterseg").to_tree()
     tree["shared"][0]["width"] = 5
     changed = parse(json.dumps(tree).encode(), where="changed")
-    with pytest.raises(UsageError, match="lacks an operator.*Cout40"):
+    with pytest.raises(UsageError, match=r"lacks an operator.*Cout40"):
         predict_latency_ms(changed, load_table(TABLE))
 
 

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from searchkit.label_sets import CITYSCAPES_19
 from searchkit.data.streets import draw
 from searchkit.errors import UsageError
+from searchkit.label_sets import CITYSCAPES_19
 from searchkit.sizes import Size
 
 SIZE = Size(256, 512)
