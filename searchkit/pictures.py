@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,19 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         InputFileError: missing, no picture, truncated, or a side over 8192 px.
     """
+    return decode_picture(path, lambda picture: np.asarray(picture.convert("RGB")))
+
+
+def decode_picture(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """What `decode` makes of an image file that Pillow has opened, in the mode in which it is stored.
+
+    Raises:
+        InputFileError: missing, no picture, truncated, or a side over 8192 px; or raised by `decode`.
+    """
     data = read_bytes(path, limit_bytes=MAX_PICTURE_BYTES, what="picture")
     allowed = ", ".join(_FORMATS)
     try:
-        return _decoded(data, path)
+        return _decoded(data, path, decode)
     except InputFileError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError):
@@ -37,7 +47,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise InputFileError("damaged picture", where=str(path), got=str(error), allowed=allowed) from None
 
 
-def _decoded(data: bytes, path: Path) -> np.ndarray:
+def _decoded(data: bytes, path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     with warnings.catch_warnings():
         # Pillow warns of a picture that is refused right after.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -49,7 +59,7 @@ def _decoded(data: bytes, path: Path) -> np.ndarray:
                     got=f"{picture.height}x{picture.width}",
                     allowed=f"sides up to {MAX_SIDE_PX} px",
                 )
-            return np.asarray(picture.convert("RGB"))
+            return decode(picture)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
