@@ -69,6 +69,10 @@ class Segmenter:
 
     def __call__(self, image_HWC: np.ndarray) -> np.ndarray:
         """Label map H x W of one uint8 RGB picture H x W x 3 of the bundle's size; uint8, uint16 over 255 classes."""
+        return self._contract.labels(self.output(image_HWC), self.size)[0].astype(self._dtype)
+
+    def output(self, image_HWC: np.ndarray) -> np.ndarray:
+        """The model's own output for one such picture, batch 1: logits or labels, as the bundle's contract says."""
         if image_HWC.dtype != np.uint8 or image_HWC.shape != (*self.size, 3):
             raise UsageError(
                 "not a picture that this bundle takes",
@@ -76,8 +80,8 @@ class Segmenter:
                 allowed=f"uint8 {(*self.size, 3)}",
                 fix="resize the picture",
             )
-        output = self._session.run(None, {self._input: self._contract.encode(image_HWC)})[0]
-        return self._contract.labels(output, self.size)[0].astype(self._dtype)
+        output: np.ndarray = self._session.run(None, {self._input: self._contract.encode(image_HWC)})[0]
+        return output
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,61 @@
+"""A bundle as something that `searchkit evaluate` can measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from searchkit.errors import DamagedArtifactError
+from searchkit.networks import resolve
+
+from .bundle import MANIFEST, read_bundle
+from .segmenter import Segmenter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from searchkit.training.evaluate import Predictor
+
+
+def is_bundle_argument(argument: str) -> bool:
+    """Whether a network argument names a bundle folder rather than something to build."""
+    return (Path(argument) / MANIFEST).is_file()
+
+
+def bundle_predictor(path: Path, *, device: str = "cpu", threads: int | None = None) -> Predictor:
+    """The network in a bundle, computed by ONNX Runtime; hashes are checked first.
+
+    Bundles of the contracts `raw` and `logits` give logits, at the resolution that the contract says; those of
+    `labels` give labels at the input's size.
+
+    Raises:
+        UsageError: no bundle at `path`.
+        DamagedArtifactError: a file is not what the manifest says.
+        BackendUnavailableError: `device` cannot be used here.
+    """
+    from searchkit.training.evaluate import Predictor, Subject
+
+    bundle = read_bundle(path)
+    network, contract = resolve(str(path)), bundle.json("contract.json")
+    segmenter = Segmenter(bundle, device=device, threads=threads)
+    try:
+        text, io, gives = contract["weights"]["text"], contract["io"], contract["output"]["name"]
+    except (KeyError, TypeError) as error:
+        raise DamagedArtifactError(
+            f"contract lacks {error}", where=str(path / "contract.json"), fix="export it again"
+        ) from None
+    subject = Subject(
+        network.name,
+        network.digest,
+        network.classes,
+        text,
+        segmenter.trained,
+        runtime=f"onnxruntime {device}, bundle of contract {io}",
+        gives=gives,
+    )
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = segmenter.output(image)[0]
+        return answer
+
+    return Predictor(predict, subject, segmenter.size)
