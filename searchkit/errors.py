@@ -88,6 +88,18 @@ class VerificationError(DamagedArtifactError):
     """An exported network is not the same function as the PyTorch network it came from."""
 
 
+class SearchFailedError(SearchkitError):
+    """A search cannot go on: what it computes is no number, or nothing it may choose is left."""
+
+    exit_code = 6
+
+
+class TrainingFailedError(SearchkitError):
+    """A training cannot go on: its loss or its gradient is no number."""
+
+    exit_code = 6
+
+
 class BackendUnavailableError(SearchkitError):
     """A backend cannot run here; the message says why and how to install it."""
 

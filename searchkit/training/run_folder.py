@@ -1,0 +1,159 @@
+"""The folder of a run.
+
+config.json         everything that decides the run, and its SHA-256
+history.jsonl       losses every few steps, and validations
+checkpoint/         the whole state, see `checkpoint`
+best.safetensors    weights of the best validation
+last.safetensors    weights at the end
+weights.safetensors what to export: those of `best`
+tensorboard/        scalars, where TensorBoard is installed
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import strict_json
+from ..errors import DamagedArtifactError, UsageError
+from ..files import read_bytes, sha256_bytes, storage_error, write_bytes
+from ..networks import Network
+from ..weights import MAX_WEIGHTS_BYTES
+from . import history
+from .history import Row
+
+CONFIG, HISTORY, CHECKPOINT = "config.json", "history.jsonl", "checkpoint"
+BEST, LAST, WEIGHTS = "best.safetensors", "last.safetensors", "weights.safetensors"
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder.
+        half: weights are kept in float16 rather than float32.
+        scalars: also write TensorBoard's files.
+    """
+
+    def __init__(self, path: Path, *, half: bool = False, scalars: bool = False) -> None:
+        self.path = path
+        self.half = half
+        self.checkpoint = path / CHECKPOINT
+        self._writer = _tensorboard(path) if scalars else None
+
+    def log(self, row: Row) -> None:
+        """Add a row to the history."""
+        history.append(self.path / HISTORY, row)
+        if self._writer is not None:
+            for key, value in row.items():
+                if key not in ("step", "stage") and isinstance(value, float):
+                    self._writer.add_scalar(key, value, row["step"])
+
+    def resume_history(self, total_step: int) -> list[Row]:
+        """Forget what was logged behind a checkpoint."""
+        return history.cut(self.path / HISTORY, total_step)
+
+    def write_best(self, network: Network, state: dict[str, Tensor], identity: str, total_step: int) -> None:
+        write_bytes(self.path / BEST, weights_bytes(network, state, identity, half=self.half, step=total_step))
+
+    def write_weights(self, network: Network, state: dict[str, Tensor], identity: str) -> None:
+        """The end of a run: the last weights, and those of the best validation under the name to export."""
+        last = weights_bytes(network, state, identity, half=self.half)
+        write_bytes(self.path / LAST, last)
+        best = self.path / BEST
+        data = read_bytes(best, limit_bytes=MAX_WEIGHTS_BYTES, what="weights") if best.exists() else last
+        write_bytes(self.path / WEIGHTS, data)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def weights_bytes(
+    network: Network, state: dict[str, Tensor], identity: str, *, half: bool = False, step: int | None = None
+) -> bytes:
+    """Weights as safetensors; the metadata names the network (`digest`, `network` as JSON) and the run."""
+    from safetensors.torch import save
+
+    kind = torch.float16 if half else torch.float32
+    tensors = {
+        name: tensor.detach().cpu().to(kind if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in state.items()
+    }
+    metadata = {"digest": network.digest, "network": json.dumps(network.to_tree()), "run": identity}
+    if step is not None:
+        metadata["step"] = str(step)
+    return _sorted_metadata(save(tensors, metadata))
+
+
+def _sorted_metadata(data: bytes) -> bytes:
+    """The same file with its metadata in order: the library writes them in a random one."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def config_bytes(config: dict[str, Any]) -> bytes:
+    """The configuration as the JSON that stands in the run's folder."""
+    return json.dumps(config, indent=2).encode() + b"\n"
+
+
+def identity_of(config: dict[str, Any]) -> str:
+    """SHA-256 of everything that decides a run."""
+    return sha256_bytes(strict_json.canonical(config))
+
+
+def check_new(path: Path) -> None:
+    """Raise `UsageError` unless the folder is missing or empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        fix = "add --resume to go on with it, or choose another" if (path / CONFIG).exists() else "choose another"
+        raise UsageError("the folder is not empty", where=str(path), fix=fix)
+
+
+def begin(path: Path, config: dict[str, Any]) -> None:
+    """Write `config.json` into a folder that is new or empty; raises `UsageError` for any other."""
+    check_new(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    write_bytes(path / CONFIG, config_bytes(config))
+
+
+def check_same(path: Path, config: dict[str, Any]) -> None:
+    """Raise unless a folder holds the run that `config` describes.
+
+    Raises:
+        UsageError: there is no run, or it is another one; the first field that differs is named.
+        DamagedArtifactError: `config.json` cannot be read.
+    """
+    if not (path / CONFIG).exists():
+        raise UsageError("there is no run to resume", where=str(path), fix="start without --resume")
+    data = read_bytes(path / CONFIG, limit_bytes=strict_json.MAX_BYTES, what="config of the run")
+    try:
+        found = json.loads(data)
+    except ValueError:
+        raise DamagedArtifactError("not the config of a run", where=str(path / CONFIG), fix="start anew") from None
+    for key in sorted(set(found) | set(config)):
+        if found.get(key) != config.get(key):
+            raise UsageError(
+                f"the run was started with another {key}",
+                where=str(path / CONFIG),
+                fix="give the same arguments, or start anew in another folder",
+            )
+
+
+def _tensorboard(path: Path) -> Any:
+    """TensorBoard's writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(path / "tensorboard"))

@@ -1,0 +1,333 @@
+"""`searchkit train`: everything that can be refused is refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..console import JsonOption, check_json, err, out, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import Progress
+
+    from ..data import Dataset
+    from ..networks import Network
+    from ..sizes import Size
+    from .cache import Cache
+    from .distributed import World
+    from .recipe import Recipe
+    from .train import Job, Report, Result
+
+SCHEMA = 1
+
+
+def train(
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="A genotype file, or a name from `searchkit networks`.")
+    ],
+    data: Annotated[str, typer.Option("--data", metavar="NAME[:PATH]", help="Data set, such as `streets`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN_DIR", help="Folder of the run.")],
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A shipped recipe.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe, as TOML.")] = None,
+    resolution: Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width.")] = "512x1024",
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", metavar="NETWORK", help="Network whose answers are learnt too.")
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option("--teacher-weights", metavar="FILE", help="Its weights (.safetensors).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=64, help="Threads that make batches.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:1.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN_DIR.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Decoded samples; ~/.cache/searchkit if left out.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Keep the weights in float16.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Train a network on a data set; stops at a signal with its state saved, and goes on with --resume."""
+    check_json(json)
+    request = _Request.parse(network, data, preset, recipe, resolution, seed)
+    world, found_device = _joined(_device(device), request.recipe)
+    job_teacher = _teacher(teacher, teacher_weights, request, found_device)
+    config = request.config(teacher_tree=job_teacher[1])
+    from .run_folder import RunFolder, begin, check_new, check_same
+
+    if resume:
+        check_same(output, config)
+    elif world.leads:
+        check_new(output)
+    with _stop_signals() as stop:
+        job = request.job(config, cache or _default_cache(), found_device, workers, job_teacher[0])
+        job = replace(job, world=world)
+        if not resume and world.leads:
+            begin(output, config)
+        world.barrier()
+        result = _run(job, RunFolder(output, half=half, scalars=world.leads), resume=resume, stop=stop)
+    _leave()
+    if world.leads:
+        _conclude(request, output, result, stop, json)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the arguments ask for, checked."""
+
+    network: Network
+    recipe: Recipe
+    size: Size
+    dataset: Dataset
+    stored: Dataset
+    argument: str
+    seed: int
+
+    @classmethod
+    def parse(
+        cls, network: str, data: str, preset: str | None, recipe: Path | None, resolution: str, seed: int
+    ) -> _Request:
+        from ..data import DATASETS, open_dataset
+        from ..errors import UsageError
+        from ..networks import resolve
+        from ..sizes import Size, parse_size
+        from .recipe import check_crops, load_preset, load_recipe
+
+        if preset and recipe:
+            raise UsageError("both a preset and a recipe are given", where="--recipe", fix="leave one out")
+        found, size = resolve(network), parse_size(resolution)
+        how = load_recipe(recipe) if recipe else load_preset(preset or "ssr")
+        check_crops(how, size)
+        for wanted in {size, *_crops(how, size)}:
+            found.check(wanted)
+        draws = DATASETS.load(data.partition(":")[0]).draws
+        large = Size(size.height * how.stored, size.width * how.stored)
+        dataset = open_dataset(data, size=size if draws else None)
+        stored = open_dataset(data, size=large) if draws and how.stored > 1 else dataset
+        if found.classes != len(dataset.labels):
+            err().print(f"{found.name} is built for the {len(dataset.labels)} classes of {dataset.kind}", markup=False)
+            found = found.with_classes(len(dataset.labels))
+        return cls(found, how, size, dataset, stored, data, seed)
+
+    def crops(self) -> set[Size]:
+        """What the network and its teacher see in training."""
+        return _crops(self.recipe, self.size)
+
+    def config(self, teacher_tree: dict[str, str] | None) -> dict[str, Any]:
+        """Everything that decides the run."""
+        return {
+            "schema": SCHEMA,
+            "network": self.network.to_tree(),
+            "digest": self.network.digest,
+            "data": {
+                "name": self.argument,
+                "train": self.stored.fingerprint("train"),
+                "val": self.dataset.fingerprint("val"),
+            },
+            "resolution": str(self.size),
+            "seed": self.seed,
+            "teacher": teacher_tree,
+            "recipe": self.recipe.to_tree(),
+        }
+
+    def job(
+        self, config: dict[str, Any], cache: Path, device: torch.device, workers: int, teacher: torch.nn.Module | None
+    ) -> Job:
+        from ..sizes import Size
+        from .run_folder import identity_of
+        from .train import Job
+
+        large = Size(self.size.height * self.recipe.stored, self.size.width * self.recipe.stored)
+        return Job(
+            network=self.network,
+            recipe=self.recipe,
+            resolution=self.size,
+            seed=self.seed,
+            train=_cached(self.stored, "train", large, cache),
+            validation=_cached(self.dataset, "val", self.size, cache),
+            identity=identity_of(config),
+            device=device,
+            workers=workers,
+            teacher=teacher,
+        )
+
+
+def _crops(recipe: Recipe, size: Size) -> set[Size]:
+    return {stage.augmentation.crop_at(size) for stage in recipe.stages}
+
+
+def _device(name: str) -> torch.device:
+    from ..errors import BackendUnavailableError, UsageError
+
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UsageError("unknown device", where="--device", got=name, allowed="cpu, cuda, or cuda:0, cuda:1, ...")
+    import torch
+
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    if kind == "cuda" and int(index or 0) >= count:
+        raise BackendUnavailableError(
+            "PyTorch finds no such GPU",
+            where="--device",
+            got=name,
+            allowed=", ".join(["cpu", *(f"cuda:{i}" for i in range(count))]),
+            fix="run `searchkit doctor`, or train with --device cpu",
+        )
+    return torch.device(name)
+
+
+def _joined(device: torch.device, recipe: Recipe) -> tuple[World, torch.device]:
+    """This process among those that `torchrun` has started, if it has."""
+    from .distributed import start
+
+    world, found = start(device)
+    for stage in recipe.stages:
+        world.check_batch(stage.batch)
+    return world, found
+
+
+def _leave() -> None:
+    from .distributed import stop
+
+    stop()
+
+
+def _teacher(
+    name: str | None, weights: Path | None, request: _Request, device: torch.device
+) -> tuple[torch.nn.Module | None, dict[str, str] | None]:
+    """The teacher in evaluation mode, and what names it in the config."""
+    from ..errors import UsageError
+    from ..networks import resolve
+
+    if (name is None) != (weights is None):
+        missing = "--teacher" if name is None else "--teacher-weights"
+        raise UsageError("a teacher needs its network and its weights", where=missing, fix=f"add {missing}")
+    if name is None or weights is None:
+        return None, None
+    found = resolve(name)
+    for size in request.crops():
+        found.check(size)
+    if found.classes != request.network.classes:
+        raise UsageError(
+            "the teacher has another number of classes",
+            where="--teacher",
+            got=found.classes,
+            allowed=str(request.network.classes),
+            fix="take a teacher that was trained on the same classes",
+        )
+    from ..weights import load_weights
+
+    module = found.build().eval()
+    loaded = load_weights(module, weights, digest=found.digest)
+    return module.requires_grad_(False).to(device), {"digest": found.digest, "weights": loaded.sha256 or ""}
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "searchkit"
+
+
+def _cached(dataset: Dataset, split: str, size: Size, folder: Path) -> Cache:
+    from .cache import prepare
+
+    with _progress() as bar:
+        task = bar.add_task(f"decoding {dataset.kind} {split}", total=None, facts="")
+        return prepare(
+            dataset, split, size, folder, lambda done, count: bar.update(task, completed=done, total=count), wait=True
+        )
+
+
+def _progress(*, shown: bool = True) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+        console=err(),
+        transient=True,
+        disable=not shown,
+    )
+
+
+@dataclass
+class _Stop:
+    """Which signal asked for the end, if any."""
+
+    signal: int = 0
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """The first SIGINT or SIGTERM asks for the end behind the present step; a second one ends the command at once."""
+    stop = _Stop()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.signal = number
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    for number in previous:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run(job: Job, folder: Any, *, resume: bool, stop: _Stop) -> Result:
+    from .train import Trainer
+
+    stages = len(job.recipe.stages)
+    with _progress(shown=job.world.leads) as bar:
+        task = bar.add_task("training", total=None, facts="")
+
+        def show(report: Report) -> None:
+            facts = f"{report.steps_per_s:.2f} steps/s, loss {report.loss:.3f}"
+            if report.miou is not None:
+                facts += f", mIoU {report.miou:.1%} (best {report.best_miou or 0:.1%})"
+            text = f"stage {report.stage + 1} of {stages}"
+            bar.update(task, description=text, completed=report.total_step, total=report.total_steps, facts=facts)
+
+        trainer = Trainer(job, folder, listener=show, stopping=lambda: bool(stop.signal))
+        if resume:
+            trainer.resume()
+        try:
+            return trainer.run()
+        finally:
+            folder.close()
+
+
+def _conclude(request: _Request, output: Path, result: Result, stop: _Stop, json: str | None) -> None:
+    from .run_folder import WEIGHTS
+
+    tree = {
+        "schema": 1,
+        "network": request.network.name,
+        "digest": request.network.digest,
+        "run": str(output),
+        "steps": result.total_steps,
+        "finished": result.finished,
+        "weights": str(output / WEIGHTS) if result.finished else None,
+        "miou": result.miou,
+        "best_miou": result.best_miou,
+    }
+    if json:
+        write_json(tree, json)
+    if not result.finished:
+        err().print(f"stopped at step {result.total_steps}; the state is saved, go on with --resume", markup=False)
+        raise typer.Exit(128 + stop.signal)
+    if json != "-":
+        best = "no mIoU" if result.best_miou is None else f"mIoU {result.best_miou:.2%}"
+        out().print(f"{output / WEIGHTS}: {result.total_steps} steps, {best} on the validation split", markup=False)
