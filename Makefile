@@ -7,6 +7,8 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 DEMO = demo
 SIZE = 512x1024
+# The papers' protocol: half the resolution in, labels at the picture's own resolution out.
+HALF = 256x512
 BENCH_FLAGS =
 # For pip: another package index, say.
 PIP_FLAGS ?=
@@ -23,8 +25,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	mkdir -p $(DEMO)
-	$(BIN)/searchkit data sample streets --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
-	$(BIN)/searchkit export ssr --resolution $(SIZE) --io labels -o $(DEMO)/ssr
+	$(BIN)/searchkit data sample streets --split val --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
+	$(BIN)/searchkit export ssr --weights streets --resolution $(HALF) --io labels -o $(DEMO)/ssr
 	$(BIN)/searchkit segment $(DEMO)/ssr $(DEMO)/street.png -o $(DEMO)/street-labels.png
 	$(BIN)/bench fps --resolution $(SIZE) $(BENCH_FLAGS) --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
 	@echo "demo: see $(DEMO)/street.png, $(DEMO)/street-labels.png, $(DEMO)/fps.md and the bundle $(DEMO)/ssr"

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import JsonOption, check_json, err, out, run, write_json
+from .data_cli import app as data_app
+from .evaluate_cli import evaluate
+from .training import train_cli
 
 if TYPE_CHECKING:
     from deploy.deployable import Deployable
@@ -23,23 +26,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command()(evaluate)
+
+app.command()(train_cli.train)
 
 NetworkArgument = Annotated[
     str,
     typer.Argument(metavar="NETWORK", help="A genotype file, a bundle folder, or a name from `searchkit networks`."),
 ]
 ResolutionOption = Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width of the input.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed.")]
 
 
 @app.command()
 def export(
     network: NetworkArgument,
     weights: Annotated[
-        Path | None,
-        typer.Option("--weights", metavar="FILE", help="Trained weights (.safetensors); seeded ones if left out."),
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Trained weights (.safetensors), or `streets` for those that come with ssr; seeded ones if left out.",
+        ),
     ] = None,
     resolution: ResolutionOption = "512x1024",
     io: Annotated[
@@ -63,6 +71,7 @@ def export(
     from .errors import unknown_name
     from .networks import resolve
     from .sizes import parse_size
+    from .trained import find_weights
 
     # All that can be refused is refused before torch is imported.
     check_json(json)
@@ -70,6 +79,7 @@ def export(
     if io.replace("_", "-") not in CONTRACTS.names():
         raise unknown_name("tensor contract", io, CONTRACTS.names(), where="--io")
     found.check(size)
+    file = find_weights(weights, found.name) if weights else None
 
     from deploy.deployable import Deployable
     from deploy.export import export as export_bundle
@@ -77,7 +87,7 @@ def export(
     console = err()
     folder = output or Path(f"{found.name}-{io}-{size}")
     console.print(f"building {found.name} at {size}, contract {io}", markup=False)
-    model = Deployable(found, size, io, weights=weights, seed=seed)
+    model = Deployable(found, size, io, weights=file, seed=seed)
     if not model.weights.trained:
         console.print(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
     console.print("exporting and verifying against PyTorch")
@@ -85,14 +95,18 @@ def export(
     if json:
         write_json(_export_tree(model, report, folder), json)
     if json != "-":
-        worst = max(c.max_abs_error for c in report.comparisons)
-        agreement = min(c.label_agreement for c in report.comparisons)
-        out().print(
-            f"{folder}: model.onnx, {len(model.onnx) / 1e6:.1f} MB, verified: max abs error {worst:.1e}, "
-            f"labels agree on {agreement:.4%} of pixels and on 100% of clear ones, "
-            f"{report.comparisons[0].classes_in_reference} classes seen",
-            markup=False,
-        )
+        _print_export(model, report, folder)
+
+
+def _print_export(model: Deployable, report: Report, folder: Path) -> None:
+    worst = max(c.max_abs_error for c in report.comparisons)
+    agreement = min(c.label_agreement for c in report.comparisons)
+    out().print(
+        f"{folder}: model.onnx, {len(model.onnx) / 1e6:.1f} MB, verified: max abs error {worst:.1e}, "
+        f"labels agree on {agreement:.4%} of pixels and on 100% of clear ones, "
+        f"{report.comparisons[0].classes_in_reference} classes seen",
+        markup=False,
+    )
 
 
 def _export_tree(model: Deployable, report: Report, folder: Path) -> dict[str, Any]:
@@ -296,36 +310,6 @@ def segment(
     if json != "-":
         seen = int((counts > 0).sum())
         out().print(f"{output}: {original}, {seen} of {len(names)} classes", markup=False)
-
-
-@data_app.command("sample")
-def data_sample(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="Only `streets` so far.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture.")],
-    index: Annotated[int, typer.Option("--index", help="Which picture.")] = 0,
-    seed: SeedOption = 0,
-    resolution: ResolutionOption = "512x1024",
-    difficulty: Annotated[float, typer.Option("--difficulty", help="0 (easy) to 1 (hard).")] = 0.5,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="PNG", help="Also write the true labels, coloured.")
-    ] = None,
-) -> None:
-    """Write one picture of a data set."""
-    from .data import streets
-    from .errors import unknown_name
-    from .label_sets import CITYSCAPES_19
-    from .pictures import check_output, write_picture
-    from .sizes import parse_size
-
-    if name != "streets":
-        raise unknown_name("data set", name, ["streets"])
-    for path in filter(None, (output, labels)):
-        check_output(path)
-    sample = streets.draw(seed, index, parse_size(resolution), difficulty)
-    write_picture(output, sample.image)
-    if labels:
-        write_picture(labels, CITYSCAPES_19.colour(sample.labels))
-    out().print(f"{output}: streets picture {index} of seed {seed}", markup=False)
 
 
 def main() -> None:

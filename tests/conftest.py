@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 # Before torch is imported anywhere: the test processes share the cores, and each would take all of them.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell without job control starts what it puts in the background with Ctrl-C ignored, and processes inherit that;
+# the tests of interrupts need it heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 

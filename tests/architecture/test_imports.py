@@ -86,7 +86,8 @@ def test_arrows_point_one_way(module):
     package = module.split(".")[0]
     higher = ORDER[: ORDER.index(package)]
     wrong = [(line, name) for line, name in imports(module, at_module_level=True) if name.split(".")[0] in higher]
-    if module != "searchkit.cli":
+    # The commands are the edge: they reach for what they run, inside their functions.
+    if module != "searchkit.cli" and not module.endswith("_cli"):
         inside = imports(module, at_module_level=False)
         wrong += [(line, name) for line, name in inside if name.split(".")[0] in higher]
     assert not wrong

@@ -80,6 +80,7 @@ def test_make_demo_leaves_what_the_readme_says(tmp_path: Path, environment: dict
         f"VENV={venv}",
         f"DEMO={demo}",
         "SIZE=128x256",
+        "HALF=64x128",
         "BENCH_FLAGS=--quick",
         "-o",
         f"{venv}/.ready",

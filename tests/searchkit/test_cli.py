@@ -91,11 +91,12 @@ REFUSED = [
     ("segment missing text.json -o x.png", 2, "error: missing: not a bundle", "searchkit export"),
     ("segment missing text.json -o x.jpg", 2, "error: --output: pictures are written as PNG (got 'x.jpg'; ", ""),
     ("segment missing text.json -o x.png", 2, "error: missing: not a bundle", ""),
-    ("data sample cityscapes -o x.png", 2, "error: unknown data set (got 'cityscapes'; allowed: streets)", ""),
+    ("data sample cityscape -o x.png", 2, "error: unknown data set (got 'cityscape'; allowed: ", "mean cityscapes"),
+    ("data sample cityscapes -o x.png", 2, "error: --data: a path is needed", "cityscapes:PATH"),
     ("data sample streets -o x.jpg", 2, "error: --output: pictures are written as PNG", ""),
     ("data sample streets -o x.png --labels y.jpg", 2, "error: --output: pictures are written as PNG", ""),
     ("data sample streets -o nowhere/x.png --resolution 8x8", 4, "error: nowhere/x.png: the folder does not", ""),
-    ("data sample streets -o x.png --index -1", 2, "error: index: not a number of the series", ""),
+    ("data sample streets -o x.png --index -1", 2, "error: streets: no such sample in split train", "0 to 2974"),
     ("data sample streets -o x.png --difficulty nan", 2, "error: difficulty: not a difficulty", "0 to 1"),
 ]
 
