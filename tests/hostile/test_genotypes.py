@@ -318,13 +318,13 @@ def test_the_corpus_is_large_and_its_names_are_distinct():
 
 def outcome(data: bytes) -> str | None:
     """The refusal, or None where the file is valid; anything else propagates."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         genotype.parse(data, where=FILE)
     except InputFileError as error:
         return str(error)
     finally:
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
     return None
 
 
