@@ -21,6 +21,12 @@ _LEAST = 1e-3
 def aligned(logits: Tensor, labels: Tensor, loss_at: str) -> tuple[Tensor, Tensor]:
     """Logits and labels at the resolution of the loss.
 
+    The SSR paper first optimises "the output of 1/8 resolution", then that of the original resolution, "following"
+    ERFNet (section 5.2), and no code of it was released. ERFNet's release first trains its encoder, by a 1x1 classifier
+    on the 1/8 map, and only then its decoder. Here the network's own logits are taken to 1/8, and no layer is added:
+    for networks that answer at 1/8, as the SSR baselines do, that is the same; for `ssr`, whose aggregation block then
+    learns from the first step on, it is a reading of ours that the paper does not settle.
+
     Args:
         loss_at: "eighth": labels are subsampled to 1/8, each block by the pixel in its middle, and finer logits are
             resized to that; "full": logits are resized to the labels.

@@ -6,7 +6,9 @@ checkpoint/         the whole state, see `checkpoint`
 best.safetensors    weights of the best validation
 last.safetensors    weights at the end
 weights.safetensors what to export: those of `best`
-tensorboard/        scalars, where TensorBoard is installed
+plots.svg           the history drawn: loss, learning rate, mIoU, IoU of each class
+validation.png      a few samples of the last validation
+tensorboard/        scalars and the sheets of all validations, where TensorBoard is installed
 """
 
 from __future__ import annotations
@@ -20,13 +22,20 @@ from torch import Tensor
 
 from .. import strict_json
 from ..errors import DamagedArtifactError, UsageError
-from ..files import read_bytes, sha256_bytes, storage_error, write_bytes
+from ..files import read_bytes, sha256_bytes, storage_error, write_bytes, write_text
+from ..label_sets import LabelSet, generic_labels
 from ..networks import Network
+from ..pictures import write_picture
 from ..weights import MAX_WEIGHTS_BYTES
 from . import history
 from .history import Row
+from .metrics import Confusion
+from .plots import draw_plots
+from .tensorboard_files import TensorBoardFiles
+from .validation_pictures import ValidationPictures
 
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.jsonl", "checkpoint"
+PLOTS, VALIDATION, TENSORBOARD = "plots.svg", "validation.png", "tensorboard"
 BEST, LAST, WEIGHTS = "best.safetensors", "last.safetensors", "weights.safetensors"
 
 
@@ -36,25 +45,54 @@ class RunFolder:
     Args:
         path: the folder.
         half: weights are kept in float16 rather than float32.
-        scalars: also write TensorBoard's files.
+        tensorboard: also write TensorBoard's files.
+        labels: names and colours of the classes in plots and pictures; generic ones if None.
     """
 
-    def __init__(self, path: Path, *, half: bool = False, scalars: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, half: bool = False, tensorboard: bool = False, labels: LabelSet | None = None
+    ) -> None:
         self.path = path
         self.half = half
         self.checkpoint = path / CHECKPOINT
-        self._writer = _tensorboard(path) if scalars else None
+        self._labels = labels
+        self._tensorboard = TensorBoardFiles(path / TENSORBOARD) if tensorboard else None
 
     def log(self, row: Row) -> None:
         """Add a row to the history."""
         history.append(self.path / HISTORY, row)
-        if self._writer is not None:
-            for key, value in row.items():
-                if key not in ("step", "stage") and isinstance(value, float):
-                    self._writer.add_scalar(key, value, row["step"])
+        if self._tensorboard is not None:
+            self._tensorboard.add_scalars(self._scalars(row), row["step"])
+
+    def _scalars(self, row: Row) -> dict[str, float]:
+        found = {name: value for name, value in row.items() if isinstance(value, float)}
+        shares = row.get("iou", [])
+        # Classes that occur nowhere have no IoU.
+        named = zip(self._label_set(len(shares)).names, shares, strict=True) if shares else ()
+        return found | {f"iou/{name}": share for name, share in named if share is not None}
+
+    def _label_set(self, classes: int) -> LabelSet:
+        return self._labels or generic_labels(classes)
+
+    def log_validation(self, step: int, stage: int, confusion: Confusion, pictures: ValidationPictures) -> None:
+        """Add a validation to the history, and draw it."""
+        miou, labels = confusion.mean_iou(), self._label_set(confusion.classes)
+        self.log({"step": step, "stage": stage, "miou": miou, "iou": confusion.iou()})
+        shown = "no labelled pixel" if miou is None else f"mIoU {100 * miou:.1f} %"
+        sheet = pictures.draw(labels, f"step {step}, stage {stage + 1}, {shown}")
+        write_picture(self.path / VALIDATION, sheet)
+        if self._tensorboard is not None:
+            self._tensorboard.add_picture("validation", sheet, step)
+        self.draw_plots()
+
+    def draw_plots(self) -> None:
+        """Draw the history as it is now."""
+        write_text(self.path / PLOTS, draw_plots(history.read(self.path / HISTORY), self._labels))
 
     def resume_history(self, total_step: int) -> list[Row]:
         """Forget what was logged behind a checkpoint."""
+        if self._tensorboard is not None:
+            self._tensorboard.forget_behind(total_step)
         return history.cut(self.path / HISTORY, total_step)
 
     def write_best(self, network: Network, state: dict[str, Tensor], identity: str, total_step: int) -> None:
@@ -69,8 +107,9 @@ class RunFolder:
         write_bytes(self.path / WEIGHTS, data)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Let go of TensorBoard's files."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
 
 def weights_bytes(
@@ -111,10 +150,15 @@ def identity_of(config: dict[str, Any]) -> str:
 
 
 def check_new(path: Path) -> None:
-    """Raise `UsageError` unless the folder is missing or empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Raise `UsageError` unless the folder is missing, or empty but for what a run leaves that was killed at once."""
+    if path.exists() and (not path.is_dir() or any(not _is_begun_config(entry.name) for entry in path.iterdir())):
         fix = "add --resume to go on with it, or choose another" if (path / CONFIG).exists() else "choose another"
         raise UsageError("the folder is not empty", where=str(path), fix=fix)
+
+
+def _is_begun_config(name: str) -> bool:
+    """Whether this is a `config.json` that was being written; the next one takes its place."""
+    return name.startswith(f".{CONFIG}.") and name.endswith(".tmp")
 
 
 def begin(path: Path, config: dict[str, Any]) -> None:
@@ -148,12 +192,3 @@ def check_same(path: Path, config: dict[str, Any]) -> None:
                 where=str(path / CONFIG),
                 fix="give the same arguments, or start anew in another folder",
             )
-
-
-def _tensorboard(path: Path) -> Any:
-    """TensorBoard's writer, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(path / "tensorboard"))

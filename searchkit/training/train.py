@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data import Sample
 from ..errors import TrainingFailedError, UsageError
 from ..networks import Network
 from ..normalization import normalise
@@ -27,8 +29,10 @@ from .distributed import ALONE, World
 from .loader import Batches, Samples
 from .losses import total_loss
 from .metrics import Confusion
-from .recipe import Poly, Recipe, Stage
+from .optimisation import learning_rate, make_optimiser
+from .recipe import Recipe, Stage
 from .run_folder import RunFolder
+from .validation_pictures import ValidationPictures
 
 # Rows of the history are means over so many steps.
 LOG_EVERY = 20
@@ -84,24 +88,6 @@ class Result:
 
 
 Listener = Callable[[Report], None]
-
-
-def learning_rate(stage: Stage, step: int, steps: int) -> float:
-    """The learning rate of a step, the first being 0; linear warm-up, then the recipe's schedule."""
-    schedule, base = stage.schedule, stage.optimiser.lr
-    if step < schedule.warmup_steps:
-        return base * (step + 1) / (schedule.warmup_steps + 1)
-    if isinstance(schedule, Poly):
-        return base * float((1 - step / steps) ** schedule.power)
-    return base * float(schedule.gamma ** (step // schedule.every))
-
-
-def make_optimiser(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
-    """A fresh optimiser of a stage."""
-    how = stage.optimiser
-    if how.name == "adam":
-        return torch.optim.Adam(model.parameters(), lr=how.lr, weight_decay=how.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=how.lr, weight_decay=how.weight_decay, momentum=how.momentum)
 
 
 def channels_last(job: Job) -> bool:
@@ -192,6 +178,8 @@ class Trainer:
         return self._result(finished=True)
 
     def _result(self, *, finished: bool) -> Result:
+        if self.job.world.leads:
+            self.folder.draw_plots()
         return Result(self.position.total_step, finished, self.miou, self.position.best_miou)
 
     def _run_stage(self) -> bool:
@@ -326,25 +314,35 @@ class Trainer:
     def _validate_and_keep(self) -> float | None:
         """Log a validation and keep the weights if they are the best so far; returns the best mIoU."""
         p = self.position
-        confusion = self.validate()
+        pictures = ValidationPictures(self._validation_count())
+        confusion = self.validate(pictures.add)
         self.miou = confusion.mean_iou()
-        self.folder.log({"step": p.total_step, "stage": p.stage, "miou": self.miou, "iou": confusion.iou()})
+        self.folder.log_validation(p.total_step, p.stage, confusion, pictures)
         if self.miou is None or (p.best_miou is not None and self.miou <= p.best_miou):
             return p.best_miou
         self.folder.write_best(self.job.network, self.inference_state(), self.job.identity, p.total_step)
         return self.miou
 
-    def validate(self) -> Confusion:
-        """Label maps of the validation samples against the truth, at the samples' size, by the kept weights."""
+    def _validation_count(self) -> int:
+        return min(self.job.recipe.validation_pictures or len(self.job.validation), len(self.job.validation))
+
+    def validate(self, watch: Callable[[int, Sample, np.ndarray], None] | None = None) -> Confusion:
+        """Label maps of the validation samples against the truth, at the samples' size, by the kept weights.
+
+        Args:
+            watch: called with the index of each sample, the sample, and its predicted labels.
+        """
         self.inference.load_state_dict(self.inference_state())
         confusion = Confusion(self.job.network.classes)
-        limit = min(self.job.recipe.validation_pictures or len(self.job.validation), len(self.job.validation))
         with torch.no_grad():
-            for index in range(limit):
+            for index in range(self._validation_count()):
                 sample = self.job.validation[index]
                 with self._precision():
                     logits = self.inference(torch.from_numpy(normalise(sample.image)).to(self.job.device))
-                confusion.add(sample.labels, predicted(logits, sample.labels.shape).cpu().numpy()[0])
+                prediction = predicted(logits, sample.labels.shape).cpu().numpy()[0]
+                confusion.add(sample.labels, prediction)
+                if watch is not None:
+                    watch(index, sample, prediction)
         return confusion
 
     def inference_state(self) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +60,7 @@ def train(
     world, found_device = _joined(_device(device), request.recipe)
     job_teacher = _teacher(teacher, teacher_weights, request, found_device)
     config = request.config(teacher_tree=job_teacher[1])
+    from .cache_folder import default_root
     from .run_folder import RunFolder, begin, check_new, check_same
 
     if resume:
@@ -68,12 +68,13 @@ def train(
     elif world.leads:
         check_new(output)
     with _stop_signals() as stop:
-        job = request.job(config, cache or _default_cache(), found_device, workers, job_teacher[0])
+        job = request.job(config, cache or default_root(), found_device, workers, job_teacher[0])
         job = replace(job, world=world)
         if not resume and world.leads:
             begin(output, config)
         world.barrier()
-        result = _run(job, RunFolder(output, half=half, scalars=world.leads), resume=resume, stop=stop)
+        folder = RunFolder(output, half=half, tensorboard=world.leads, labels=request.dataset.labels)
+        result = _run(job, folder, resume=resume, stop=stop)
     _leave()
     if world.leads:
         _conclude(request, output, result, stop, json)
@@ -228,10 +229,6 @@ def _teacher(
     module = found.build().eval()
     loaded = load_weights(module, weights, digest=found.digest)
     return module.requires_grad_(False).to(device), {"digest": found.digest, "weights": loaded.sha256 or ""}
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "searchkit"
 
 
 def _cached(dataset: Dataset, split: str, size: Size, folder: Path) -> Cache:

@@ -17,9 +17,10 @@ from searchkit.genotype import parse
 from searchkit.networks import from_genotype
 from searchkit.sizes import Size
 from searchkit.training import checkpoint, history
+from searchkit.training.optimisation import learning_rate
 from searchkit.training.recipe import parse_recipe
 from searchkit.training.run_folder import RunFolder, begin, check_same
-from searchkit.training.train import Job, Trainer, learning_rate
+from searchkit.training.train import Job, Trainer
 from searchkit.weights import load_weights
 
 SIZE = Size(32, 64)
@@ -114,7 +115,8 @@ def killed_at(step: int):
 
 
 def test_a_run_leaves_its_files(undisturbed):
-    assert {"history.jsonl", "best.safetensors", "last.safetensors", "weights.safetensors"} < set(undisturbed)
+    weights = {"best.safetensors", "last.safetensors", "weights.safetensors"}
+    assert weights | {"history.jsonl", "plots.svg", "validation.png"} < set(undisturbed)
     rows = [json.loads(line) for line in undisturbed["history.jsonl"].splitlines()]
     assert [row["step"] for row in rows if "miou" in row] == [4, 5, 9, 10]
     assert [row["step"] for row in rows if "loss" in row] == [5, 10]
@@ -275,6 +277,17 @@ def test_a_config_that_differs_is_named(tmp_path):
         check_same(tmp_path / "run", {"seed": 2, "recipe": {"a": 1}})
     with pytest.raises(UsageError, match="--resume"):
         begin(tmp_path / "run", {})
+
+
+def test_what_a_run_leaves_that_was_killed_at_once_is_no_run(tmp_path):
+    (tmp_path / ".config.json.4000000.0123456789abcdef.tmp").touch()
+    begin(tmp_path, {"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    for name in (".config.json.mine", ".other.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+        with pytest.raises(UsageError, match="not empty"):
+            begin(tmp_path / name, {})
 
 
 def genotype_file(tmp_path, **changes):
