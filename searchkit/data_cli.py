@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .data import Dataset, Sample
     from .label_sets import LabelSet
     from .sizes import Size
+    from .training.cache_listing import FoundCache
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
@@ -92,6 +93,47 @@ def prepare(
     if json != "-":
         for name, count, path in zip(wanted, counts, prepared, strict=True):
             out().print(f"{path}: {count} samples of {name} at {size}", markup=False)
+
+
+@app.command()
+def caches(
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Folder for caches; ~/.cache/searchkit if left out.")
+    ] = None,
+    delete: Annotated[
+        list[str] | None, typer.Option("--delete", metavar="NAME", help="Delete this one; may be repeated.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """List the caches that `prepare` and `train` have made, or delete some: nothing else ever does."""
+    check_json(json)
+    from .training.cache_folder import default_root
+    from .training.cache_listing import delete_caches, list_caches
+
+    root = cache or default_root()
+    deleted = delete_caches(root, delete or [])
+    left = list_caches(root)
+    if json:
+        trees = {"caches": left, "deleted": deleted}
+        rows = {key: [found.to_tree() for found in each] for key, each in trees.items()}
+        write_json({"schema": 1, "cache": str(root), **rows}, json)
+    if json != "-":
+        for found in deleted:
+            out().print(f"deleted {found.path.name}, {_mebibytes(found.bytes)}", markup=False)
+        _print_caches(root, left)
+
+
+def _print_caches(root: Path, caches: list[FoundCache]) -> None:
+    for found in caches:
+        samples = f"{found.done} of {'?' if found.samples is None else found.samples} samples"
+        facts = f"{found.dataset} {found.split} at {found.size}, {samples}, {_mebibytes(found.bytes)}, {found.state}"
+        out().print(f"{found.path.name}: {facts}, last used {found.used:%Y-%m-%d %H:%M} UTC", markup=False)
+    total = _mebibytes(sum(found.bytes for found in caches))
+    out().print(f"{root}: {len(caches)} cache{'s' * (len(caches) != 1)}, {total}", markup=False)
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
 
 
 @app.command()

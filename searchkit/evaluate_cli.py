@@ -42,6 +42,9 @@ Protocol = Annotated[
 ]
 Boundary = Annotated[float, typer.Option("--boundary", help="Width of boundaries, a share of the picture's diagonal.")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads; the runtime's default if left out.")
+]
 ConfusionPicture = Annotated[Path | None, typer.Option("--confusion", metavar="PNG", help="Draw the confusion matrix.")]
 SheetPicture = Annotated[
     Path | None, typer.Option("--sheet", metavar="PNG", help="Draw the worst and the best samples side by side.")
@@ -63,6 +66,7 @@ def evaluate(
     protocol: Protocol = None,
     boundary: Boundary = 0.02,
     device: Device = "cpu",
+    threads: Threads = None,
     json: JsonOption = None,
     confusion: ConfusionPicture = None,
     sheet: SheetPicture = None,
@@ -74,7 +78,7 @@ def evaluate(
     dataset = _dataset(data, data_size, split)
     for path in (confusion, sheet):
         _check_picture(path)
-    predictor = _predictor(network, weights, resolution, device, dataset, split)
+    predictor = _predictor(network, weights, resolution, device, threads, dataset, split)
     watchers: list[Callable[[Seen], Any]] = []
     drawn = None
     if sheet:
@@ -89,8 +93,9 @@ def evaluate(
     if not predictor.subject.trained:
         err().print(f"weights are {predictor.subject.weights}: no figure below means anything", markup=False)
     from .training.evaluate import evaluate as measure
+    from .training.evaluate import torch_threads
 
-    with _progress(split) as advance:
+    with torch_threads(threads), _progress(split) as advance:
         found = measure(
             predictor,
             dataset,
@@ -120,7 +125,13 @@ def _dataset(data: str, size: str | None, split: str) -> Dataset:
 
 
 def _predictor(
-    network: str, weights: str | None, resolution: str | None, device: str, dataset: Dataset, split: str
+    network: str,
+    weights: str | None,
+    resolution: str | None,
+    device: str,
+    threads: int | None,
+    dataset: Dataset,
+    split: str,
 ) -> Predictor:
     from deploy.predictor import bundle_predictor, is_bundle_argument
 
@@ -139,7 +150,7 @@ def _predictor(
         return network_predictor(found, size or parse_size(_DEFAULT_RESOLUTION), weights=file, device=device)
     if weights is not None:
         raise UsageError("a bundle holds its own weights", where="--weights", got=weights, fix="leave it out")
-    predictor = bundle_predictor(Path(network), device=device)
+    predictor = bundle_predictor(Path(network), device=device, threads=threads)
     if size not in (None, predictor.resolution):
         raise UsageError(
             "a bundle takes one size",

@@ -7,7 +7,8 @@ original resolution", SSR, section 5.2). One picture at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -295,6 +296,25 @@ def module_predict(module: nn.Module, *, device: str = "cpu") -> Predict:
         return logits[0]
 
     return predict
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch compute on so many CPU threads inside the block; as many as before if None.
+
+    The number belongs to the whole process, so it is put back however the block ends.
+    """
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device: str) -> None:

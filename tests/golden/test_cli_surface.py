@@ -13,6 +13,7 @@ JSON = ("--json", False, None)
 
 # Command -> its parameters in order: names, whether it must be given, default.
 SEARCHKIT = {
+    "data caches": [("--cache", False, None), ("--delete", False, None), JSON],
     "data check": [("data", True, None), JSON],
     "data frequencies": [("data", True, None), ("--split", False, "train"), ("--count", False, 200), JSON],
     "data list": [JSON],
@@ -53,6 +54,7 @@ SEARCHKIT = {
         ("--protocol", False, None),
         ("--boundary", False, 0.02),
         ("--device", False, "cpu"),
+        ("--threads", False, None),
         JSON,
         ("--confusion", False, None),
         ("--sheet", False, None),
@@ -112,6 +114,19 @@ BENCH = {
         ("--strict", False, False),
     ],
     "profile": [("network", True, None), AT, JSON],
+    "training": [
+        ("network", False, "ssr"),
+        ("--data", False, "streets"),
+        ("--preset", False, "streets-cpu"),
+        ("--resolution", False, "128x256"),
+        ("--split", False, "train"),
+        ("--turns", False, 5),
+        ("--steps", False, 12),
+        ("--workers", False, 1),
+        ("--device", False, "cpu"),
+        ("--cache", False, None),
+        JSON,
+    ],
 }
 
 

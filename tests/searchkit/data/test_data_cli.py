@@ -132,6 +132,29 @@ def test_prepare_draws_at_the_size_that_is_asked_for(capsys, tmp_path, monkeypat
     assert np.array_equal(cache[1].image, draw(1, 1, Size(24, 48)).image)
 
 
+def test_caches(capsys, yard, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = tmp_path / "searchkit"
+    assert call(capsys, "caches")[:2] == (0, f"{root}: 0 caches, 0.0 MiB\n")
+    call(capsys, "prepare", f"folder:{yard}", "--resolution", "3x4", "--cache", root)
+    train, val = sorted(path.name for path in root.iterdir())
+    code, output, _ = call(capsys, "caches")
+    assert code == 0
+    first, _, last = output.splitlines()
+    assert first.startswith(f"{train}: folder train at 3x4, 3 of 3 samples, 0.0 MiB, finished, last used 20")
+    assert last == f"{root}: 2 caches, 0.0 MiB"
+    code, output, _ = call(capsys, "caches", "--cache", root, "--delete", train, "--json", "-")
+    tree = json.loads(output)
+    assert [row["name"] for row in tree["deleted"]] == [train]
+    assert [(row["name"], row["samples"], row["state"]) for row in tree["caches"]] == [(val, 3, "finished")]
+    code, _, errors = call(capsys, "caches", "--delete", train, "--delete", val)
+    assert code == 2
+    assert "no such cache" in errors
+    code, output, _ = call(capsys, "caches", "--delete", val)
+    assert (code, output.splitlines()[0]) == (0, f"deleted {val}, 0.0 MiB")
+    assert list(root.iterdir()) == []
+
+
 def test_sample_of_streets(capsys, tmp_path):
     picture, labels = tmp_path / "a.png", tmp_path / "b.png"
     size = ("--resolution", "32x64", "-o", picture)

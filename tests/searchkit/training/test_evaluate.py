@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling
@@ -29,6 +31,7 @@ from searchkit.label_sets import CITYSCAPES_19, LabelSet, generic_labels
 from searchkit.networks import resolve
 from searchkit.pictures import resize_picture
 from searchkit.sizes import Size
+from searchkit.training import evaluate as evaluation
 from searchkit.training.evaluate import (
     PROTOCOLS,
     Evaluation,
@@ -379,9 +382,52 @@ def test_the_command_takes_a_bundle_at_its_own_size(bundles: dict[str, Path], tm
     assert trees[0]["confusion"] == trees[1]["confusion"]
 
 
+def test_threads_reach_torch_and_are_put_back(monkeypatch: pytest.MonkeyPatch):
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    real = evaluation.network_predictor
+
+    def recording(*arguments, **options) -> Predictor:
+        predictor = real(*arguments, **options)
+
+        def predict(image: np.ndarray) -> np.ndarray:
+            seen.append(torch.get_num_threads())
+            return predictor.predict(image)
+
+        return dataclasses.replace(predictor, predict=predict)
+
+    monkeypatch.setattr(evaluation, "network_predictor", recording)
+    assert command(NETWORK, *FLAGS, "--threads", before + 2) == 0
+    assert seen == [before + 2] * 3
+    assert torch.get_num_threads() == before
+    assert command(NETWORK, *FLAGS) == 0
+    assert seen[3:] == [before] * 3
+    with pytest.raises(ZeroDivisionError), evaluation.torch_threads(before + 2):
+        _ = 1 / 0
+    assert torch.get_num_threads() == before
+
+
+def test_threads_reach_onnx_runtime(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    real = onnxruntime.InferenceSession
+
+    def recording(model: bytes, options: onnxruntime.SessionOptions, **more) -> onnxruntime.InferenceSession:
+        seen.append(options.intra_op_num_threads)
+        return real(model, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recording)
+    flags = ["--data", "streets", "--data-size", "64x128", "--limit", "1"]
+    before = torch.get_num_threads()
+    assert command(bundles["labels"], *flags, "--threads", "3") == 0
+    assert command(bundles["labels"], *flags) == 0
+    assert seen == [3, 0]
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        ([NETWORK, *FLAGS, "--threads", "0"], "--threads"),
         ([NETWORK, *FLAGS, "--split", "nowhere"], "no such split"),
         (["nowhere", *FLAGS], "unknown network"),
         ([NETWORK, "--data", "nowhere"], "unknown data set"),
