@@ -12,6 +12,8 @@ import typer
 
 from searchkit.console import JsonOption, err, out, run, write_json
 
+from . import training_cli
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,6 +32,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(training_cli.training)
 
 NetworksArgument = Annotated[
     list[str] | None,
