@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
+
+from pytest import approx
 
 ROOT = Path(__file__).parents[2]
 
 
-def cells(document: str, first: str) -> list[str]:
-    """The cells of the table row that begins with `first`."""
-    for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
-        found = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and found[0] == first:
-            return found
-    raise AssertionError(f"{document} has no row {first}")
+def row(document: str, first: str, length: int) -> list[str]:
+    """The cells of the only table row of that length that begins with `first`."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    (found,) = (cells for cells in rows if cells[0] == first and len(cells) == length)
+    return found
 
 
 def spread(ratio: dict[str, float], digits: int) -> str:
@@ -23,13 +24,33 @@ def spread(ratio: dict[str, float], digits: int) -> str:
 def test_what_a_training_step_costs():
     tree = json.loads((ROOT / "bench/results/xeon-2cores-training-128x256.json").read_text())
     milliseconds = {name: median(times) * 1e3 for name, times in tree["seconds_a_step"].items()}
-    step = cells("docs/training.md", "a step of `searchkit train`")
+    step = row("docs/training.md", "a step of `searchkit train`", 3)
     assert step[1:] == [
         f"{milliseconds['trainer']:.0f}",
         f"{spread(tree['trainer_over_bare_loop'], 2)} of the bare loop's time",
     ]
-    assert cells("docs/training.md", "a step of the bare loop")[1] == f"{milliseconds['bare_loop']:.0f}"
-    assert cells("docs/training.md", "loading a batch, one thread")[1:] == [
+    assert row("docs/training.md", "a step of the bare loop", 3)[1] == f"{milliseconds['bare_loop']:.0f}"
+    assert row("docs/training.md", "loading a batch, one thread", 3)[1:] == [
         f"{milliseconds['loading_by_one_thread']:.1f}",
         f"{spread(tree['loading_rate_over_step_rate'], 1)} times the rate of steps",
     ]
+
+
+def test_ssr_against_its_baseline_over_seeds():
+    tree = json.loads((ROOT / "bench/results/streets-ssr-against-baseline1.json").read_text())
+    means = {}
+    for network in ("ssr", "ssr-baseline1"):
+        runs = {run["seed"]: run for run in tree["runs"] if run["network"] == network}
+        assert sorted(runs) == [0, 1, 2]
+        mious = [100 * runs[seed]["mean_iou"] for seed in sorted(runs)]
+        boundary = 100 * mean(run["mean_boundary_iou"] for run in runs.values())
+        means[network] = mean(mious)
+        assert row("docs/training.md", f"`{network}`", 6)[1:] == [
+            *(f"{miou:.2f}" for miou in mious),
+            f"{means[network]:.2f} %",
+            f"{boundary:.2f} %",
+        ]
+        assert all(mean(run["iou"].values()) == approx(run["mean_iou"]) for run in runs.values())
+    ahead = means["ssr"] - means["ssr-baseline1"]
+    assert f"`ssr` is {ahead:.2f} points ahead" in (ROOT / "docs/training.md").read_text()
+    assert tree["difference_of_means"] == approx(ahead / 100)
