@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, median
 
-from pytest import approx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_ssr_against_its_baseline_over_seeds():
             f"{means[network]:.2f} %",
             f"{boundary:.2f} %",
         ]
-        assert all(mean(run["iou"].values()) == approx(run["mean_iou"]) for run in runs.values())
+        assert all(mean(run["iou"].values()) == pytest.approx(run["mean_iou"]) for run in runs.values())
     ahead = means["ssr"] - means["ssr-baseline1"]
     assert f"`ssr` is {ahead:.2f} points ahead" in (ROOT / "docs/training.md").read_text()
-    assert tree["difference_of_means"] == approx(ahead / 100)
+    assert tree["difference_of_means"] == pytest.approx(ahead / 100)
