@@ -1,10 +1,10 @@
-"""What the contracts with normalised float input have in common."""
+"""What the contracts with normalised float input have in common: mean and standard deviation are the caller's."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from searchkit.normalization import normalise
+from searchkit.normalization import MEAN, STD, normalise
 from searchkit.sizes import Size
 
 from . import Contract, TensorSpec
@@ -15,7 +15,11 @@ class FloatInput(Contract):
 
     def input_spec(self, size: Size) -> TensorSpec:
         meaning = "RGB, scaled to [0, 1], minus mean, over standard deviation, per channel"
-        return TensorSpec("image", "float32", "NCHW", (1, 3, *size), meaning)
+        bounds = (
+            min(-m / s for m, s in zip(MEAN, STD, strict=True)),
+            max((1 - m) / s for m, s in zip(MEAN, STD, strict=True)),
+        )
+        return TensorSpec("image", "float32", "NCHW", (1, 3, *size), meaning, "RGB", bounds)
 
     @property
     def output_name(self) -> str:

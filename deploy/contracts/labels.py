@@ -7,14 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from searchkit.blocks import resize
-from searchkit.errors import UsageError
-from searchkit.normalization import MEAN, STD
 from searchkit.sizes import Size
 
 from . import Contract, TensorSpec
-
-# 255 stands for "ignore" in every data set here.
-MAX_CLASSES = 255
+from ._label_map import check_label_map
+from ._pixels import Normalisation
 
 
 class LabelMap(nn.Module):
@@ -23,33 +20,34 @@ class LabelMap(nn.Module):
     The cast to float comes before the transposition: TensorRT lets nothing but Cast touch a uint8 tensor.
     """
 
-    scale: Tensor
-    offset: Tensor
-
     def __init__(self, network: nn.Module, size: Size) -> None:
         super().__init__()
+        self.normalisation = Normalisation()
         self.network = network
         self.size = size
-        # (x / 255 - mean) / std in one multiply and one add.
-        std = torch.tensor(STD, dtype=torch.float64).view(1, 3, 1, 1)
-        mean = torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("offset", (-mean / std).float())
 
     def forward(self, image_NHWC: Tensor) -> Tensor:
         pixels = image_NHWC.to(torch.float32).permute(0, 3, 1, 2)
-        logits = self.network(pixels * self.scale + self.offset)
+        logits = self.network(self.normalisation(pixels))
         return resize(logits, self.size).argmax(1).to(torch.uint8)
 
 
 class Labels(Contract):
-    """What a camera pipeline wants: bytes in, bytes out."""
+    """What a camera pipeline wants: bytes in, bytes out.
+
+    Attributes:
+        name: on the command line.
+    """
+
+    normalisation_in_graph = True
+    output_dtype = "uint8"
+    name = "labels"
 
     def wrap(self, network: nn.Module, size: Size) -> nn.Module:
         return LabelMap(network, size)
 
     def input_spec(self, size: Size) -> TensorSpec:
-        return TensorSpec("image", "uint8", "NHWC", (1, *size, 3), "RGB, 0 to 255")
+        return TensorSpec("image", "uint8", "NHWC", (1, *size, 3), "RGB, 0 to 255", "RGB", (0.0, 255.0))
 
     @property
     def output_name(self) -> str:
@@ -69,14 +67,7 @@ class Labels(Contract):
         return output
 
     def check_classes(self, classes: int) -> None:
-        if classes > MAX_CLASSES:
-            raise UsageError(
-                "too many classes for a uint8 label map",
-                where="--io labels",
-                got=classes,
-                allowed=f"at most {MAX_CLASSES}",
-                fix="use --io raw",
-            )
+        check_label_map(classes, self.name)
 
 
 CONTRACT = Labels()

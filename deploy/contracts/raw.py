@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from searchkit.sizes import Size
 
+from . import TensorSpec
 from ._float_input import FloatInput
 
 
@@ -17,6 +20,10 @@ class Raw(FloatInput):
 
     def output_meaning(self) -> str:
         return "one score a class, before softmax"
+
+    def output_spec(self, size: Size, classes: int) -> TensorSpec:
+        """Height and width are the network's own, mostly an eighth of the image's."""
+        return replace(super().output_spec(size, classes), shape=(1, classes, -1, -1))
 
 
 CONTRACT = Raw()
