@@ -8,15 +8,50 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from searchkit.errors import BackendUnavailableError
+from searchkit.errors import BackendUnavailableError, UsageError, unknown_name
 from searchkit.registry import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
 
-    from ..deployable import Deployable
+    import numpy as np
+    from torch import Tensor, nn
+
+    from searchkit.sizes import Size
+
+    from ..contracts import Contract
+
+
+class Model(Protocol):
+    """What a backend starts from: a network being exported (`Deployable`), or one in a bundle."""
+
+    @property
+    def contract(self) -> Contract:
+        """What goes in and what comes out."""
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the input image."""
+
+    @property
+    def precision(self) -> str:
+        """What the ONNX model computes in: `fp32`, `fp16` or `int8`. Types stand in the graph, not in build flags."""
+
+    @property
+    def onnx(self) -> bytes:
+        """The serialised ONNX model."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The PyTorch network inside its contract, float32, in evaluation mode."""
+
+    def example(self) -> Tensor:
+        """An input of the right shape and dtype."""
+
+    def engine(self, backend: str) -> bytes | None:
+        """An engine that was built for this model before, if there is one and it may be opened."""
 
 
 @dataclass(frozen=True)
@@ -97,25 +132,39 @@ class Session(ABC):
 
 
 class Backend(ABC):
-    """One runtime."""
+    """One runtime.
+
+    Attributes:
+        name: of the plug-in, as on the command line.
+        modes: ways to run that differ in speed or in numbers, such as `eager` and `compiled`; the first is the default.
+        precisions: which models it takes.
+        runs_onnx: whether what runs is made of the ONNX model; otherwise of the PyTorch network itself.
+    """
 
     name: str
+    modes: tuple[str, ...] = ("default",)
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    runs_onnx: bool = True
 
     @abstractmethod
     def probe(self) -> Available | Unavailable:
         """Whether it runs here; must not raise."""
 
     @abstractmethod
-    def open(self, model: Deployable, *, device: str | None = None, threads: int | None = None) -> Session:
+    def open(
+        self, model: Model, *, device: str | None = None, threads: int | None = None, mode: str | None = None
+    ) -> Session:
         """Make a session.
 
         Args:
             model: what to run.
             device: one of the probe's devices; the first if None.
             threads: CPU threads; the runtime's own default if None.
+            mode: one of `modes`; the first if None.
 
         Raises:
             BackendUnavailableError: it cannot run here, or not on that device.
+            UsageError: no such mode, or a precision that it does not take.
         """
 
     def require(self, device: str | None) -> tuple[Available, str]:
@@ -130,9 +179,67 @@ class Backend(ABC):
                 f"backend {self.name} has no such device here",
                 where="--device",
                 got=device,
-                allowed=", ".join(state.devices),
+                allowed=", ".join(state.devices) or "none",
             )
+        if not state.devices:
+            raise BackendUnavailableError(f"backend {self.name} finds no device that it runs on")
         return state, device or state.devices[0]
+
+    def chosen_mode(self, mode: str | None, precision: str) -> str:
+        """The mode to use; raises `UsageError` for an unknown one, and for a precision that is not taken."""
+        if mode is not None and mode not in self.modes:
+            raise unknown_name(f"mode of {self.name}", mode, self.modes, where="--backend")
+        if precision not in self.precisions:
+            raise UsageError(
+                f"backend {self.name} does not run models of this precision",
+                got=precision,
+                allowed=", ".join(self.precisions),
+            )
+        return mode or self.modes[0]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A network compiled ahead of time: code, to be opened only where its origin is trusted.
+
+    Attributes:
+        backend: that made it, and that runs it.
+        version: of the compiler; engines are tied to it.
+        targets: what it runs on, such as `sm75`.
+        data: the file.
+        suffix: of the file's name, such as `.engine`.
+        seconds: that the build took.
+        options: settings of the build, as text.
+    """
+
+    backend: str
+    version: str
+    targets: tuple[str, ...]
+    data: bytes
+    suffix: str
+    seconds: float
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class Compiler(Backend):
+    """A runtime that needs an engine built first. Building may be possible where running is not."""
+
+    @abstractmethod
+    def probe_build(self) -> Available | Unavailable:
+        """Whether engines can be built here; must not raise. `devices` are the targets, such as `sm75`."""
+
+    @abstractmethod
+    def build(self, model: Model, targets: Sequence[str]) -> Engine:
+        """Compile a model.
+
+        Args:
+            targets: of `probe_build().devices`; one engine for all of them.
+
+        Raises:
+            BackendUnavailableError: nothing can be built here.
+            UsageError: an unknown target, or none.
+            VerificationError: the compiler refuses the model; its words are kept.
+        """
 
 
 BACKENDS: Registry[Backend] = Registry("deploy.backends", "BACKEND", "backend")

@@ -1,25 +1,34 @@
-"""ONNX Runtime on the CPU or, through its CUDA provider, on a GPU.
+"""ONNX Runtime on the CPU or, through its CUDA or TensorRT provider, on a GPU.
 
-`get_available_providers()` lists CUDA even where its library cannot be loaded, and a session then runs on the CPU
-without a word; so the provider in use is read back and anything else than the wanted one is an error.
+`get_available_providers()` lists CUDA and TensorRT even where their libraries cannot be loaded, and a session then runs
+somewhere else without a word; so the provider in use is read back and anything else than the wanted one is an error.
+
+Modes: `default`, the provider of the device; `cuda_graph`, the CUDA provider with its kernels recorded and replayed;
+`tensorrt`, the TensorRT provider. The last two are written against the documented provider options and were not run
+here: there was no GPU.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from searchkit.errors import BackendUnavailableError
 
 from . import Available, Backend, Session, SessionInfo, Unavailable
+from ._onnxruntime_providers import PROVIDERS, TENSORRT, providers_of, settings_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..deployable import Deployable
+    from . import Model
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-INSTALL = "install one of them: pip install 'searchkit[cpu]' or pip install 'searchkit[gpu]'"
+INSTALL = "pip install onnxruntime, or onnxruntime-gpu for CUDA: exactly one of them"
+
+# Which provider took which nodes: without it a few nodes on the CPU go unseen. Older versions ignore it.
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
+_DTYPES = {"float": "float32", "float16": "float16", "uint8": "uint8", "int32": "int32", "int64": "int64"}
 
 
 def installed() -> list[str]:
@@ -34,19 +43,23 @@ def installed() -> list[str]:
     return found
 
 
-def create_session(model: bytes, *, device: str, threads: int | None = None, optimise: bool = True) -> Any:
-    """An `onnxruntime.InferenceSession` on exactly one provider.
+def create_session(
+    model: bytes, *, device: str, threads: int | None = None, optimise: bool = True, mode: str = "default"
+) -> Any:
+    """An `onnxruntime.InferenceSession` on exactly one provider, which does not leave it while it runs either.
 
     Args:
         model: serialised ONNX.
         device: `cpu` or `cuda`.
         threads: of the CPU; the runtime's default if None.
         optimise: False switches the graph optimiser off.
+        mode: one of the backend's modes.
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed, has no such device, or came up on another provider.
     """
     BACKEND.require(device)
+    _require_mode(mode, device)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -55,29 +68,68 @@ def create_session(model: bytes, *, device: str, threads: int | None = None, opt
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    wanted = _PROVIDERS[device]
-    provider_options = [{"use_tf32": "0"}] if device == "cuda" else [{}]
-    session = onnxruntime.InferenceSession(model, options, providers=[wanted], provider_options=provider_options)
-    if session.get_providers()[0] != wanted:
+    if device == "cuda":
+        options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    return _opened(model, options, providers_of(mode, device), device)
+
+
+def _opened(model: bytes, options: Any, providers: list[tuple[str, dict[str, str]]], device: str) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    wanted = providers[0][0]
+    refusals = (native.EPFail, native.Fail, native.RuntimeException, RuntimeError) if device == "cuda" else ()
+    try:
+        # With its own fall-back on, a provider that fails is replaced by another one, while running too.
+        session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except refusals as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise BackendUnavailableError(f"ONNX Runtime cannot use {wanted}: {reason}", fix=_fix(wanted)) from error
+    found = session.get_providers()[0]
+    if found != wanted:
         raise BackendUnavailableError(
-            "ONNX Runtime fell back to another provider",
-            got=session.get_providers()[0],
-            allowed=wanted,
-            fix="check the CUDA and cuDNN libraries with `searchkit doctor`, or use --device cpu",
+            "ONNX Runtime fell back to another provider", got=found, allowed=wanted, fix=_fix(wanted)
+        )
+    nodes = _nodes_by_provider(session) if device == "cuda" else None
+    if nodes and not nodes[wanted]:
+        raise BackendUnavailableError(
+            "ONNX Runtime runs the whole model on another provider", got=_in_words(nodes), allowed=wanted
         )
     return session
+
+
+def _fix(provider: str) -> str:
+    if provider == TENSORRT:
+        return "check the TensorRT library that it links (libnvinfer.so.10 for 1.31), or use the mode default"
+    return "check the CUDA and cuDNN libraries with `searchkit doctor`, or use --device cpu"
+
+
+def _nodes_by_provider(session: Any) -> Counter[str] | None:
+    """How many nodes of the graph each provider runs; None where this version does not say."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return nodes
+
+
+def _in_words(nodes: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in nodes.most_common())
 
 
 class ONNXRuntimeSession(Session):
     """A session with its input and output bound to the device's memory."""
 
-    def __init__(self, model: Deployable, info: SessionInfo, threads: int | None) -> None:
-        self._info = info
-        self._session = create_session(model.onnx, device=info.device, threads=threads)
-        self._input_name = self._session.get_inputs()[0].name
-        self._output_name = self._session.get_outputs()[0].name
-        self._binding = self._session.io_binding()
-        self._binding.bind_output(self._output_name, info.device)
+    def __init__(self, model: Model, info: SessionInfo, session: Any) -> None:
+        self._info, self._session = info, session
+        self._input_name = session.get_inputs()[0].name
+        self._output_name = session.get_outputs()[0].name
+        self._binding = session.io_binding()
+        self._bind(model)
+
+    def _bind(self, model: Model) -> None:
+        self._binding.bind_output(self._output_name, self._info.device)
 
     @property
     def info(self) -> SessionInfo:
@@ -104,10 +156,29 @@ class ONNXRuntimeSession(Session):
         del self._binding, self._session
 
 
+class CudaGraphSession(ONNXRuntimeSession):
+    """A CUDA graph reads and writes the same memory at each replay, so both sides are bound once."""
+
+    def _bind(self, model: Model) -> None:
+        import onnxruntime
+
+        output = self._session.get_outputs()[0]
+        dtype = _DTYPES[output.type.removeprefix("tensor(").removesuffix(")")]
+        value = onnxruntime.OrtValue
+        self._input = value.ortvalue_from_numpy(model.example().numpy(), self._info.device, 0)
+        result = value.ortvalue_from_shape_and_type(output.shape, dtype, self._info.device, 0)
+        self._binding.bind_ortvalue_input(self._input_name, self._input)
+        self._binding.bind_ortvalue_output(self._output_name, result)
+
+    def load(self, batch: np.ndarray) -> None:
+        self._input.update_inplace(batch)
+
+
 class ONNXRuntimeBackend(Backend):
     """The module `onnxruntime`, whichever of its two distributions brought it."""
 
     name = "onnxruntime"
+    modes = ("default", "cuda_graph", "tensorrt")
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -121,16 +192,43 @@ class ONNXRuntimeBackend(Backend):
                 "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them",
             )
         providers = onnxruntime.get_available_providers()
-        devices = tuple(d for d in ("cuda", "cpu") if _PROVIDERS[d] in providers)
+        devices = tuple(d for d in ("cuda", "cpu") if PROVIDERS[d] in providers)
         return Available(onnxruntime.__version__, devices)
 
-    def open(self, model: Deployable, *, device: str | None = None, threads: int | None = None) -> Session:
+    def open(
+        self, model: Model, *, device: str | None = None, threads: int | None = None, mode: str | None = None
+    ) -> Session:
+        mode = self.chosen_mode(mode, model.precision)
         state, device = self.require(device)
-        options = {"graph_optimisation": "all", "io_binding": "on"}
-        if device == "cpu":
-            options["threads"] = str(threads) if threads else "default"
-        info = SessionInfo(self.name, state.version, _PROVIDERS[device], device, options)
-        return ONNXRuntimeSession(model, info, threads)
+        # Before the model is asked for: it may have to be exported.
+        _require_mode(mode, device)
+        session = create_session(model.onnx, device=device, threads=threads, mode=mode)
+        options = {"mode": mode, "precision": model.precision, "graph_optimisation": "all", "io_binding": "on"}
+        options |= settings_of(mode, device, threads)
+        nodes = _nodes_by_provider(session) if device == "cuda" else None
+        if nodes:
+            options["nodes"] = _in_words(nodes)
+        info = SessionInfo(self.name, state.version, session.get_providers()[0], device, options)
+        kind = CudaGraphSession if mode == "cuda_graph" else ONNXRuntimeSession
+        return kind(model, info, session)
+
+
+def _require_mode(mode: str, device: str) -> None:
+    import onnxruntime
+
+    if mode == "default":
+        return
+    if device != "cuda":
+        raise BackendUnavailableError(
+            f"the mode {mode} of onnxruntime needs a CUDA device",
+            got=device,
+            allowed="cuda",
+            fix="use the mode default, or install onnxruntime-gpu on a machine with a GPU",
+        )
+    if mode == "tensorrt" and TENSORRT not in onnxruntime.get_available_providers():
+        raise BackendUnavailableError(
+            "this ONNX Runtime was built without its TensorRT provider", fix="pip install onnxruntime-gpu"
+        )
 
 
 BACKEND = ONNXRuntimeBackend()
