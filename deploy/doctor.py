@@ -6,30 +6,19 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from .backends import BACKENDS, Available
+from .backends import BACKENDS, Available, Compiler
 from .backends.onnxruntime import installed
 
-# Distribution -> the extra that brings it; None for what the base installation brings.
-_PACKAGES: dict[str, str | None] = {
-    "torch": None,
-    "numpy": None,
-    "onnx": None,
-    "onnxscript": None,
-    "safetensors": None,
-    "pydantic": None,
-    "typer": None,
-    "rich": None,
-    "pillow": None,
-    "fvcore": None,
-    "onnxruntime": "cpu",
-    "onnxruntime-gpu": "gpu",
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "rtx",
-    "cuda-core": "tensorrt",
-    "pycuda": "pycuda",
-    "openvino": "openvino",
+_REQUIRED = ("torch", "numpy", "onnx", "onnxscript", "safetensors", "pydantic", "typer", "rich", "pillow", "fvcore")
+_GPU = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-core", "cuda-bindings", "pycuda")
+_OPTIONAL = ("onnxruntime", "openvino", *_GPU)
+# One module in distributions of several names.
+_ALSO = {
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
 
 
@@ -44,7 +33,11 @@ class Package:
 
 @dataclass(frozen=True)
 class BackendState:
-    """One backend: whether it runs here, why not, and what to do."""
+    """One backend: whether it runs here, why not, and what to do.
+
+    Attributes:
+        builds: what it can build engines for here, such as `sm75`; that may be possible where running is not.
+    """
 
     name: str
     available: bool
@@ -52,6 +45,7 @@ class BackendState:
     devices: tuple[str, ...]
     reason: str | None
     install: str | None
+    builds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,20 +63,19 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at this machine; raises nothing, changes nothing."""
-    packages = tuple(_package(name, extra) for name, extra in _PACKAGES.items())
+    packages = tuple(_package(name) for name in (*_REQUIRED, *_OPTIONAL))
     backends = tuple(_backend(name) for name in BACKENDS.names())
     return Diagnosis(_system(), packages, backends, tuple(_problems(packages, backends)))
 
 
-def _package(name: str, extra: str | None) -> Package:
-    install = "pip install searchkit" if extra is None else f"pip install 'searchkit[{extra}]'"
-    try:
-        return Package(name, importlib.metadata.version(name), install)
-    except importlib.metadata.PackageNotFoundError:
-        # Importable without metadata: a package that was put on the path by hand.
-        module = {"pillow": "PIL"}.get(name, name.replace("-", "_"))
-        version = "installed without metadata" if _importable(module) else None
-        return Package(name, version, install)
+def _package(name: str) -> Package:
+    install = f"pip install {name}"
+    for distribution in (name, *_ALSO.get(name, ())):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return Package(name, importlib.metadata.version(distribution), install)
+    # Importable without metadata: a package that was put on the path by hand.
+    module = {"pillow": "PIL"}.get(name, name.replace("-", "_"))
+    return Package(name, "installed without metadata" if _importable(module) else None, install)
 
 
 def _importable(module: str) -> bool:
@@ -93,16 +86,17 @@ def _importable(module: str) -> bool:
 
 
 def _backend(name: str) -> BackendState:
-    state = BACKENDS.load(name).probe()
+    backend = BACKENDS.load(name)
+    state = backend.probe()
+    building = backend.probe_build() if isinstance(backend, Compiler) else None
+    builds = building.devices if isinstance(building, Available) else ()
     if isinstance(state, Available):
-        return BackendState(name, True, state.version, state.devices, None, None)
-    return BackendState(name, False, None, (), state.reason, state.install)
+        return BackendState(name, True, state.version, state.devices, None, None, builds)
+    return BackendState(name, False, None, (), state.reason, state.install, builds)
 
 
 def _problems(packages: tuple[Package, ...], backends: tuple[BackendState, ...]) -> list[str]:
-    problems = [
-        f"{p.name} is missing: {p.install}" for p in packages if _PACKAGES[p.name] is None and p.version is None
-    ]
+    problems = [f"{p.name} is missing: {p.install}" for p in packages if p.name in _REQUIRED and p.version is None]
     if len(installed()) > 1:
         problems.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
