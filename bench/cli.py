@@ -51,7 +51,15 @@ ResolutionOption = Annotated[
 ]
 BackendOption = Annotated[
     list[str] | None,
-    typer.Option("--backend", metavar="NAME", help="May be repeated; `all` is every one here. (default: onnxruntime)"),
+    typer.Option(
+        "--backend",
+        metavar="NAME[:MODE],...",
+        help="Such as openvino:bf16; several with commas; `all` is every one here. (default: onnxruntime)",
+    ),
+]
+PrecisionOption = Annotated[
+    list[str] | None,
+    typer.Option("--precision", metavar="NAME,...", help="Of the models: fp32, fp16, int8. (default: fp32)"),
 ]
 IoOption = Annotated[
     str,
@@ -84,6 +92,7 @@ def fps(
     networks: NetworksArgument = None,
     resolution: ResolutionOption = "512x1024",
     backend: BackendOption = None,
+    precision: PrecisionOption = None,
     io: IoOption = "logits",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -96,8 +105,8 @@ def fps(
 ) -> None:
     """Time networks in turns on this machine and compare them with FasterSeg.
 
-    FPS is 1000 / median latency in ms, batch 1. Networks take turns, so that a machine that slows down slows all of
-    them alike.
+    FPS is 1000 / median latency in ms, batch 1. Networks and backends take turns, so that a machine that slows down
+    slows all of them alike.
     """
     from searchkit.networks import known_names, resolve
     from searchkit.sizes import parse_size
@@ -118,7 +127,7 @@ def fps(
     from .table import rows_of
 
     setting = Setting(size, io, protocol, machine.describe(), device, threads)
-    measurements, failures = _measure(found, backend or [], setting)
+    measurements, failures = _measure(found, _listed(backend), _listed(precision), setting)
     rows = rows_of(measurements)
     print_fps(_people(files), rows, setting)
     for failure in failures:
@@ -171,25 +180,24 @@ def _people(files: dict[str, str | None]) -> Console:
     return err() if "-" in files.values() else out()
 
 
+def _listed(values: Sequence[str] | None) -> list[str]:
+    """An option that may be repeated, and may name several with commas."""
+    return [name.strip() for value in values or () for name in value.split(",")]
+
+
 def _measure(
-    networks: Sequence[Network], backends: Sequence[str], setting: Setting
+    networks: Sequence[Network], backends: Sequence[str], precisions: Sequence[str], setting: Setting
 ) -> tuple[list[Measurement], list[Failure]]:
     from deploy.contracts import CONTRACTS
 
-    from .fps import ALL, backends_of, left_out, measure, steps
+    from .fps import ALL, left_out, measure, runtimes_of, steps
 
     CONTRACTS.load(setting.io)
-    measurements: list[Measurement] = []
-    failures: list[Failure] = []
-    names = backends_of(backends)
-    for remark in left_out() if ALL in backends else []:
+    runtimes = runtimes_of(backends, setting.device, precisions)
+    for remark in left_out(setting.device, precisions) if ALL in backends else []:
         print(remark, file=sys.stderr)
-    with _progress(len(names) * steps(networks, setting.protocol)) as step:
-        for name in names:
-            done, failed = measure(networks, name, setting, step)
-            measurements += done
-            failures += failed
-    return measurements, failures
+    with _progress(steps(networks, runtimes, setting.protocol)) as step:
+        return measure(networks, runtimes, setting, step)
 
 
 @contextmanager
@@ -245,9 +253,11 @@ def _write_fps(
             "statistics": [row.to_tree() for row in rows],
         }
         write_json(tree, path)
-    for option, text in (("--csv", csv_text), ("--markdown", markdown)):
-        if path := files[option]:
-            _write_text(text(rows), path)
+    if path := files["--csv"]:
+        _write_text(csv_text(rows), path)
+    if path := files["--markdown"]:
+        missing = "".join(f"- {failure}\n" for failure in failures)
+        _write_text(markdown(rows) + (f"\nNot measured:\n\n{missing}" if missing else ""), path)
 
 
 def _write_text(text: str, path: str) -> None:

@@ -50,7 +50,11 @@ def line(machine: dict[str, Scalar]) -> str:
         f"{machine.get('memory_gib')} GiB",
         *(str(machine[key]) for key in ("gpu", "os") if machine.get(key)),
         f"Python {machine.get('python')}",
-        *(f"{key} {machine[key]}" for key in ("torch", "onnxruntime", "onnxruntime_gpu") if machine.get(key)),
+        *(
+            f"{key} {machine[key]}"
+            for key in ("torch", "onnxruntime", "onnxruntime_gpu", "openvino")
+            if machine.get(key)
+        ),
         f"load {machine.get('load_1min')} at start",
     ]
     return "; ".join(parts)

@@ -160,6 +160,22 @@ class Measurement:
         return tuple(sample for turn in self.rounds_ms for sample in turn)
 
     @property
+    def mode(self) -> str | None:
+        """Of the backend; None in measurements older than modes."""
+        return self.session.options.get("mode")
+
+    @property
+    def precision(self) -> str | None:
+        """What was computed in; None in measurements older than precisions."""
+        return self.session.options.get("precision")
+
+    @property
+    def runtime(self) -> str:
+        """Backend and mode, such as `openvino:bf16`; the backend alone where its mode is `default` or not known."""
+        backend, mode = self.session.backend, self.mode
+        return backend if mode in (None, "default") else f"{backend}:{mode}"
+
+    @property
     def statistics(self) -> Statistics:
         return Statistics.of(self.samples_ms)
 

@@ -58,11 +58,11 @@ def print_profile(console: Console, result: Profile) -> None:
 
 def _by_warning(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Which networks carry each warning: a quick run gives many the same."""
-    several = len({row.measurement.session.backend for row in rows}) > 1
+    several = len({row.measurement.runtime for row in rows}) > 1
     found: dict[str, list[str]] = {}
     for row in rows:
         m = row.measurement
-        name = f"{m.network.name} on {m.session.backend}" if several else m.network.name
+        name = f"{m.network.name} on {m.runtime}" if several else m.network.name
         for warning in m.warnings:
             found.setdefault(warning, []).append(name)
     return found
@@ -89,7 +89,9 @@ def _remarks(rows: Sequence[Row], setting: Setting) -> list[str]:
 def _runtime(row: Row) -> str:
     session = row.measurement.session
     threads = session.options.get("threads")
-    return f"{session.backend} {session.version} on {session.device}" + (f" (threads: {threads})" if threads else "")
+    remarks = [session.provider, row.measurement.precision, f"threads: {threads}" if threads else None]
+    said = ", ".join(remark for remark in remarks if remark)
+    return f"{row.measurement.runtime} {session.version} on {session.device} ({said})"
 
 
 def _summary(result: Profile) -> Table:

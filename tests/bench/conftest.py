@@ -11,14 +11,14 @@ STEADY = ((10.0, 11.0, 12.0, 10.0, 11.0), (10.0, 11.0, 12.0, 10.0, 11.0))
 
 @pytest.fixture
 def measured():
-    def make(name="ssr", rounds=STEADY, backend="onnxruntime", device="cpu", device_rounds=None):
+    def make(name="ssr", rounds=STEADY, backend="onnxruntime", device="cpu", device_rounds=None, **options):
         rounds = tuple(tuple(turn) for turn in rounds)
         return Measurement(
             network=NetworkFacts(name, "0a" * 32, 19, 1_022_559, 10_898_106_912),
             weights="untrained",
             resolution=Size(512, 1024),
             io="logits",
-            session=SessionInfo(backend, "1.2.3", "CPUExecutionProvider", device, {"threads": "2"}),
+            session=SessionInfo(backend, "1.2.3", "CPUExecutionProvider", device, {"threads": "2", **options}),
             artifact_sha256="f0" * 32,
             protocol=Protocol(),
             rounds_ms=rounds,

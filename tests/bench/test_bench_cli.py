@@ -11,6 +11,7 @@ from bench.cli import main
 from bench.measurement import Measurement, Protocol
 from deploy import deployable
 from deploy.backends.pytorch import PyTorchBackend, PyTorchSession
+from searchkit.errors import BackendUnavailableError
 from searchkit.weights import Weights
 
 TINY = ["--resolution", "64x128", "--quick", "--backend", "pytorch"]
@@ -33,8 +34,8 @@ def broken_erfnet(monkeypatch):
         def execute(self):
             raise RuntimeError("kernel not found\nin a stack trace of the runtime")
 
-    def open_(self, model, *, device=None, threads=None):
-        session = opened(self, model, device=device, threads=threads)
+    def open_(self, model, **settings):
+        session = opened(self, model, **settings)
         if model.network.name == "erfnet":
             session.__class__ = Broken
         return session
@@ -129,6 +130,13 @@ def test_strict(monkeypatch):
     [
         (["fps", "fastersge"], 2, "Did you mean fasterseg"),
         (["fps", "ssr", "--backend", "onnxrt"], 2, "unknown backend"),
+        (["fps", "ssr", "--backend", "openvino:bf61"], 2, "--backend: unknown mode of openvino (got 'bf61'"),
+        (["fps", "ssr", "--backend", "pytorch:chanels_last"], 2, "Did you mean channels_last"),
+        (["fps", "ssr", "--backend", "pytorch:"], 2, "unknown mode of pytorch"),
+        (["fps", "ssr", "--backend", "all:fp32"], 2, "`all` takes no mode"),
+        (["fps", "ssr", "--backend", "pytorch,onnxrt"], 2, "unknown backend (got 'onnxrt'"),
+        (["fps", "ssr", "--backend", "pytorch,"], 2, "unknown backend (got ''"),
+        (["fps", "ssr", "--precision", "fp32,int4"], 2, "--precision: unknown precision (got 'int4'"),
         (["fps", "ssr", "--io", "lables"], 2, "unknown tensor contract"),
         (["fps", "ssr", "--resolution", "512"], 2, "not a resolution"),
         (["fps", "ssr", "--device", "npu"], 7, "no such device here"),
@@ -147,9 +155,168 @@ def test_refusals_come_before_any_measuring(arguments, code, words, capsys):
 
 
 def test_all_backends_are_those_that_run_here():
-    assert {"onnxruntime", "pytorch"} <= set(fps.backends_of(["all"]))
-    assert fps.backends_of([]) == ["onnxruntime"]
-    assert fps.backends_of(["pytorch", "pytorch"]) == ["pytorch"]
+    everything = fps.runtimes_of(["all"])
+    assert {"onnxruntime", "pytorch", "openvino"} <= {runtime.backend for runtime in everything}
+    assert len({runtime.backend for runtime in everything}) == len(everything), "each in its default mode alone"
+    assert fps.runtimes_of([]) == [fps.Runtime("onnxruntime", "default")]
+    assert fps.runtimes_of(["pytorch", "pytorch:eager"]) == [fps.Runtime("pytorch", "eager")]
+
+
+def test_backends_are_named_with_their_mode():
+    found = fps.runtimes_of(["openvino:bf16", "pytorch:channels-last", "openvino"])
+    assert [str(runtime) for runtime in found] == ["openvino:bf16", "pytorch:channels_last", "openvino"]
+    assert found[2].mode == "fp32"
+    assert fps.runtimes_of(["all", "openvino:bf16"])[-1] == found[0]
+
+
+def test_commas_and_repetition_mean_the_same(monkeypatch):
+    asked = []
+
+    def runtimes(arguments, device, precisions):
+        asked.append((arguments, precisions))
+        raise BackendUnavailableError("stop here")
+
+    monkeypatch.setattr(fps, "runtimes_of", runtimes)
+    main(["fps", "ssr", "--backend", "onnxruntime, openvino:bf16", "--backend", "aoti", "--precision", "fp32,fp16"])
+    main(["fps", "ssr", "--backend", "onnxruntime", "--backend", "openvino:bf16,aoti", "--precision", "fp32,fp16"])
+    assert asked == [(["onnxruntime", "openvino:bf16", "aoti"], ["fp32", "fp16"])] * 2
+
+
+def test_every_backend_that_is_named_gets_every_precision():
+    found = fps.runtimes_of(["openvino:bf16", "pytorch"], None, ["int8", "fp32"])
+    assert [str(runtime) for runtime in found] == [
+        "openvino:bf16 in int8",
+        "openvino:bf16",
+        "pytorch in int8",
+        "pytorch",
+    ]
+    assert fps.runtimes_of([], None, ["fp16"]) == [fps.Runtime("onnxruntime", "default", "fp16")]
+
+
+def test_all_is_in_the_precisions_that_a_backend_takes():
+    found = fps.runtimes_of(["all"], None, ["fp32", "int8"])
+    assert [r.precision for r in found if r.backend == "openvino"] == ["fp32", "int8"]
+    assert [r.precision for r in found if r.backend == "pytorch"] == ["fp32"]
+    assert "pytorch left out in int8: it runs models in fp32" in fps.left_out(None, ["fp32", "int8"])
+    assert not [line for line in fps.left_out(None, ["fp32"]) if line.startswith("pytorch")]
+
+
+def test_all_leaves_out_what_could_only_be_run_with_an_engine(monkeypatch):
+    from deploy.backends import Unavailable
+    from deploy.backends.aoti import AOTIBackend
+
+    monkeypatch.setattr(AOTIBackend, "probe_build", lambda _: Unavailable("no compiler", "get one"))
+    assert "aoti" not in {runtime.backend for runtime in fps.runtimes_of(["all"])}
+    assert "aoti left out: no compiler; get one" in fps.left_out()
+
+
+def test_all_leaves_out_what_has_no_such_device():
+    with pytest.raises(BackendUnavailableError, match="no backend can measure here"):
+        fps.runtimes_of(["all"], "npu")
+    assert fps.runtimes_of(["all", "pytorch"], "npu") == [fps.Runtime("pytorch", "eager")]
+    assert "openvino left out: it has no device npu here; give another --device" in fps.left_out("npu")
+    assert fps.runtimes_of(["pytorch"], "npu") == [fps.Runtime("pytorch", "eager")], "what is named is tried"
+
+
+def test_modes_take_turns_and_are_named_in_every_form(tmp_path, capsys):
+    files = {name: str(tmp_path / name) for name in ("f.json", "f.csv", "f.md")}
+    outputs = ["--json", files["f.json"], "--csv", files["f.csv"], "--markdown", files["f.md"]]
+    arguments = ["--resolution", "64x128", "--quick", "--backend", "pytorch", "--backend", "pytorch:channels_last"]
+    assert main(["fps", "fast-scnn", "fasterseg", *arguments, *outputs]) == 0
+    shown = capsys.readouterr().out
+    assert "pytorch:eager" in shown
+    assert "pytorch:channels_last" in shown
+    assert "(PyTorch CPU, fp32, threads: " in shown
+    tree = json.loads((tmp_path / "f.json").read_text())
+    found = [Measurement.from_tree(item) for item in tree["measurements"]]
+    assert [m.runtime for m in found] == ["pytorch:eager"] * 2 + ["pytorch:channels_last"] * 2
+    assert {m.precision for m in found} == {"fp32"}
+    assert [item["mode"] for item in tree["statistics"]] == [*["eager"] * 2, *["channels_last"] * 2]
+    fastersegs = [s for s in tree["statistics"] if s["network"] == "fasterseg"]
+    assert [s["latency_over_fasterseg"] for s in fastersegs] == [1, 1], "each mode has its own reference"
+    lines = list(csv.DictReader((tmp_path / "f.csv").open()))
+    assert {(line["backend"], line["precision"]) for line in lines} == {("pytorch", "fp32")}
+    assert {line["mode"] for line in lines} == {"eager", "channels_last"}
+    assert (tmp_path / "f.md").read_text().count("pytorch:channels_last") == 2
+
+
+def test_networks_and_runtimes_share_their_rounds(monkeypatch):
+    """Two runtimes are compared in the same rounds, or a machine that slows down would slow one of them only."""
+    from bench.timing import Timing
+
+    seen = []
+
+    def timed(runners, protocol, progress):
+        seen.append(len(runners))
+        return [Timing([[1.0]], [[]]) for _ in runners]
+
+    monkeypatch.setattr(fps, "time_interleaved", timed)
+    two = ["--backend", "pytorch", "--backend", "pytorch:channels_last"]
+    assert main(["fps", "fast-scnn", "fasterseg", "--resolution", "64x128", "--quick", *two]) == 0
+    assert seen == [4]
+
+
+def test_a_mode_that_cannot_run_here_leaves_the_rest(tmp_path, capsys):
+    target = tmp_path / "f.json"
+    assert main(["fps", "fast-scnn", *TINY, "--backend", "onnxruntime:tensorrt", "--json", str(target)]) == 7
+    captured = capsys.readouterr()
+    assert "fast-scnn on onnxruntime:tensorrt: the mode tensorrt of onnxruntime needs a CUDA device" in captured.err
+    tree = json.loads(target.read_text())
+    assert [m["session"]["backend"] for m in tree["measurements"]] == ["pytorch"]
+    assert tree["failures"][0]["mode"] == "tensorrt"
+
+
+@pytest.mark.slow
+def test_a_precision_that_a_backend_does_not_take_leaves_the_rest(tmp_path, capsys):
+    files = {name: tmp_path / name for name in ("f.json", "f.md")}
+    outputs = ["--json", str(files["f.json"]), "--markdown", str(files["f.md"])]
+    assert main(["fps", "fast-scnn", *TINY, "--backend", "onnxruntime", "--precision", "fp16", *outputs]) == 2
+    said = "every network on pytorch in fp16: backend pytorch does not run models of this precision"
+    assert said in capsys.readouterr().err
+    tree = json.loads(files["f.json"].read_text())
+    (found,) = (Measurement.from_tree(item) for item in tree["measurements"])
+    assert (found.runtime, found.precision) == ("onnxruntime", "fp16")
+    assert tree["failures"][0]["precision"] == "fp16"
+    table, missing = files["f.md"].read_text().split("\nNot measured:\n\n")
+    assert "| fp16 | onnxruntime |" in table
+    assert missing.startswith(f"- {said}")
+
+
+@pytest.mark.slow
+def test_int8_is_of_the_quantised_graph(tmp_path, capsys):
+    target = tmp_path / "f.json"
+    both = ["--backend", "onnxruntime,openvino", "--precision", "int8,fp32"]
+    assert main(["fps", "fast-scnn", "--resolution", "64x128", "--quick", *both, "--json", str(target)]) == 0
+    found = [Measurement.from_tree(item) for item in json.loads(target.read_text())["measurements"]]
+    assert [(m.session.backend, m.precision) for m in found] == [
+        *(("onnxruntime", "int8"), ("onnxruntime", "fp32")),
+        *(("openvino", "int8"), ("openvino", "fp32")),
+    ]
+    assert "8 " in found[2].session.options["kernels"], "integers, as OpenVINO itself says"
+    assert found[0].artifact_sha256 == found[2].artifact_sha256 != found[1].artifact_sha256
+
+
+def test_one_export_serves_all_runtimes_and_only_those_that_run_it_name_it(monkeypatch, tmp_path):
+    exports = []
+    export = deployable.export_onnx
+    monkeypatch.setattr(deployable, "export_onnx", lambda *args, **kwargs: exports.append(1) or export(*args, **kwargs))
+    target = tmp_path / "f.json"
+    several = ["--backend", "onnxruntime,pytorch,openvino", "--json", str(target)]
+    assert main(["fps", "fast-scnn", "--resolution", "64x128", "--quick", *several]) == 0
+    assert len(exports) == 1
+    found = [Measurement.from_tree(item) for item in json.loads(target.read_text())["measurements"]]
+    assert [m.session.backend for m in found] == ["onnxruntime", "pytorch", "openvino"]
+    assert found[1].artifact_sha256 is None
+    assert found[0].artifact_sha256 == found[2].artifact_sha256 is not None
+
+
+def test_a_backend_that_is_not_installed_leaves_the_rest(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["fps", "fast-scnn", *TINY, "--backend", "openvino:bf16"]) == 7
+    captured = capsys.readouterr()
+    assert "fast-scnn" in captured.out
+    assert "every network on openvino:bf16: backend openvino is not available here" in captured.err
+    assert captured.err.endswith("Pip install openvino.\n")
 
 
 def test_profile(tmp_path, capsys):

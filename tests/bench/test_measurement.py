@@ -157,3 +157,24 @@ def test_quick_protocol_is_less_work():
     assert quick.round_ms < usual.round_ms
     assert quick.with_rounds(7).rounds == 7
     assert quick.with_rounds(7).round_ms == quick.round_ms
+
+
+def test_mode_and_precision_are_optional(measured):
+    """Measurements older than both stay readable and comparable."""
+    old, new = measured(), measured(mode="bf16", precision="bf16")
+    assert (old.mode, old.precision, old.runtime) == (None, None, "onnxruntime")
+    assert (new.mode, new.precision, new.runtime) == ("bf16", "bf16", "onnxruntime:bf16")
+    assert Measurement.from_tree(json.loads(json.dumps(new.to_tree()))) == new
+
+
+def test_shipped_measurements_can_be_read():
+    from pathlib import Path
+
+    import bench
+
+    files = sorted((Path(bench.__file__).parent / "results").glob("*.json"))
+    # Other kinds of results lie there as well.
+    runs = [tree["measurements"] for tree in (json.loads(file.read_text()) for file in files) if "measurements" in tree]
+    assert len(runs) >= 2
+    for tree in (tree for run in runs for tree in run):
+        assert Measurement.from_tree(tree).runtime.partition(":")[0] == tree["session"]["backend"]

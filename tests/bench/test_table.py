@@ -61,8 +61,8 @@ def test_csv_reads_back_with_full_precision(measurements):
 
 
 def test_fits_a_hundred_columns(measured):
-    slow = measured("fasterseg-teacher", ((1234.0,) * 5, (1300.0,) * 5))
-    rows = rows_of([slow, measured("fasterseg", ((10.5,) * 5,) * 2)])
+    slow = measured("fasterseg-teacher", ((1234.0,) * 5, (1300.0,) * 5), precision="fp32")
+    rows = rows_of([slow, measured("fasterseg", ((10.5,) * 5,) * 2, precision="fp32")])
     console = Console(width=300)
     assert console.measure(rich_table(rows)).maximum <= 100
 
@@ -86,3 +86,43 @@ def test_no_rows_print_nothing():
     console = Console(file=io.StringIO())
     print_fps(console, [], None)
     assert console.file.getvalue() == ""
+
+
+def test_modes_and_precisions_are_runtimes_of_their_own(measured):
+    rows = rows_of(
+        [
+            measured("ssr", ((20.0,) * 5,) * 2, "openvino", mode="fp32", precision="fp32"),
+            measured("fasterseg", ((10.0,) * 5,) * 2, "openvino", mode="fp32", precision="fp32"),
+            measured("ssr", ((9.0,) * 5,) * 2, "openvino", mode="bf16", precision="bf16"),
+            measured("fasterseg", ((6.0,) * 5,) * 2, "openvino", mode="bf16", precision="bf16"),
+        ]
+    )
+    assert names(rows) == ["fasterseg", "ssr", "fasterseg", "ssr"]
+    assert [row.ratio.median for row in rows] == [1, 2, 1, 1.5]
+    assert markdown(rows).count("openvino:bf16") == 2
+    assert [line["mode"] for line in csv.DictReader(io.StringIO(csv_text(rows)))] == ["fp32", "fp32", "bf16", "bf16"]
+    assert rows[2].to_tree()["precision"] == "bf16"
+
+
+def test_a_precision_is_a_column_where_one_is_stated(measured, measurements):
+    """Measurements from before there were several state none, and their table stays as it was published."""
+    assert "precision" not in markdown(rows_of(measurements))
+    old, new = measured("ssr"), measured("fasterseg", backend="openvino", mode="bf16", precision="bf16")
+    lines = markdown(rows_of([old, new])).splitlines()
+    assert lines[0].endswith("| precision | backend |")
+    assert lines[1].endswith("| --- | --- |")
+    assert lines[2].endswith("| - | onnxruntime |")
+    assert lines[3].endswith("| bf16 | openvino:bf16 |")
+
+
+def test_a_terminal_is_told_the_precision_where_it_differs(measured):
+    def headings(*precisions):
+        return [column.header for column in rich_table(rows_of([measured(precision=p) for p in precisions])).columns]
+
+    assert "precision" not in headings("fp32", "fp32")
+    assert headings("fp32", "bf16")[-3:] == ["precision", "backend", ""]
+
+
+def test_a_default_mode_is_not_spelled_out(measured):
+    (row,) = rows_of([measured(mode="default", precision="fp32")])
+    assert "| onnxruntime |" in markdown([row])
