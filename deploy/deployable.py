@@ -1,7 +1,7 @@
-"""A network with everything that decides what is deployed: weights, input size, tensor contract.
+"""A network with everything that decides what is deployed: weights, input size, tensor contract, precision.
 
-It hands out the two forms that backends start from, the PyTorch module (the reference) and the ONNX model, and makes
-each at most once.
+It hands out the two forms that backends start from, the PyTorch module (the float32 reference) and the ONNX model in
+its precision, and makes each at most once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from searchkit import __version__
+from searchkit.errors import UsageError, unknown_name
 from searchkit.networks import Network
 from searchkit.normalization import MEAN, STD
 from searchkit.sizes import Size
@@ -21,6 +23,11 @@ from searchkit.weights import Weights, load_weights, seed_weights
 from .contracts import CONTRACTS, Contract
 from .lowering import lower
 from .onnx import export_onnx
+from .opset import downgrade
+from .precision import PRECISIONS
+from .precision.calibration import Calibration
+from .precision.conversion import convert
+from .precision.source import Converted, Source
 
 
 class Deployable:
@@ -32,18 +39,32 @@ class Deployable:
         io: name of the tensor contract.
         weights: a safetensors file, or None for seeded weights.
         seed: of the seeded weights.
+        precision: of the exported model, one of `PRECISIONS`.
+        calibration: what int8 learns from and is measured on; fp16 takes it too, fp32 has no use for it.
 
     Raises:
-        UsageError: the size or the number of classes does not suit, or the network exceeds a limit; nothing is built
-            then.
+        UsageError: the size or the number of classes does not suit, the network exceeds a limit, or precision and
+            calibration do not fit each other; nothing is built then.
         InputFileError: the weights file does not fit.
     """
 
-    def __init__(self, network: Network, size: Size, io: str, *, weights: Path | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        size: Size,
+        io: str,
+        *,
+        weights: Path | None = None,
+        seed: int = 0,
+        precision: str = "fp32",
+        calibration: Calibration | None = None,
+    ) -> None:
+        _check_precision(precision, calibration)
         self.contract: Contract = CONTRACTS.load(io)
         self.contract.check_classes(network.classes)
         network.check(size)
         self.network, self.size, self.io = network, size, io.replace("_", "-")
+        self.precision, self.calibration = precision, calibration
         self._weights_file, self._seed = weights, seed
 
     @cached_property
@@ -54,6 +75,11 @@ class Deployable:
         else:
             weights = load_weights(module, self._weights_file, digest=self.network.digest)
         return module.eval(), weights
+
+    @property
+    def built(self) -> nn.Module:
+        """The PyTorch network without its contract, in evaluation mode."""
+        return self._built[0]
 
     @property
     def weights(self) -> Weights:
@@ -70,15 +96,41 @@ class Deployable:
         return lower(self.module, self.example())
 
     @cached_property
-    def onnx(self) -> bytes:
-        """The serialised ONNX model."""
-        return export_onnx(
+    def onnx_fp32(self) -> bytes:
+        """The serialised ONNX model in float32, which other precisions are made from; opset as the contract wants."""
+        exported = export_onnx(
             self.lowered,
             self.example(),
             input_name=self.contract.input_spec(self.size).name,
             output_name=self.contract.output_name,
             metadata=self.metadata(),
         )
+        newest = self.contract.max_opset
+        return exported if newest is None else downgrade(exported, newest)
+
+    @cached_property
+    def _converted(self) -> Converted:
+        source = Source(self.onnx_fp32, self.contract, self.size, self.network.classes, self.weights.trained)
+        return convert(source, self.precision, self.calibration)
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The serialised ONNX model in its precision.
+
+        Raises:
+            VerificationError: int8 costs more mIoU than the calibration allows.
+            UsageError, InputFileError: see `convert`.
+        """
+        return self.onnx_fp32 if self.precision == "fp32" else self._converted.model
+
+    @property
+    def precision_record(self) -> dict[str, Any] | None:
+        """How the model came to its precision, as JSON: see `docs/precision.md`; None for fp32."""
+        return None if self.precision == "fp32" else self._converted.record
+
+    def engine(self, backend: str) -> bytes | None:
+        """None: a network that is being exported has no engine yet."""
+        return None
 
     @property
     def onnx_sha256(self) -> str:
@@ -88,7 +140,7 @@ class Deployable:
         return self.contract.example(self.size)
 
     def metadata(self) -> dict[str, str]:
-        """What the ONNX model says of itself; nothing of this machine, no time."""
+        """What the float32 ONNX model says of itself; nothing of this machine, no time."""
         input_spec = self.contract.input_spec(self.size)
         return {
             "searchkit.version": __version__,
@@ -97,6 +149,7 @@ class Deployable:
             "searchkit.weights": self.weights.text,
             "searchkit.trained": str(self.weights.trained).lower(),
             "searchkit.io": self.io,
+            "searchkit.precision": "fp32",
             "searchkit.input": f"{input_spec.dtype} {input_spec.layout} {input_spec.meaning}",
             "searchkit.output": f"{self.contract.output_layout} {self.contract.output_meaning()}",
             "searchkit.resolution": str(self.size),
@@ -104,3 +157,16 @@ class Deployable:
             "searchkit.mean": ",".join(map(str, MEAN)),
             "searchkit.std": ",".join(map(str, STD)),
         }
+
+
+def _check_precision(precision: str, calibration: Calibration | None) -> None:
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS, where="--precision")
+    if precision == "int8" and calibration is None:
+        raise UsageError(
+            "int8 needs pictures to calibrate on", where="--calibration", fix="name a data set, such as streets"
+        )
+    if precision == "fp32" and calibration is not None:
+        raise UsageError(
+            "fp32 needs no calibration", where="--calibration", fix="leave it out, or choose --precision int8"
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchkit.errors import DamagedArtifactError
 from searchkit.networks import resolve
 
 from .bundle import MANIFEST, read_bundle
+from .bundled import describe
 from .segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def is_bundle_argument(argument: str) -> bool:
 def bundle_predictor(path: Path, *, device: str = "cpu", threads: int | None = None) -> Predictor:
     """The network in a bundle, computed by ONNX Runtime; hashes are checked first.
 
-    Bundles of the contracts `raw` and `logits` give logits, at the resolution that the contract says; those of
-    `labels` give labels at the input's size.
+    Bundles whose model answers with logits give those, at the resolution that the contract says; all others give
+    labels at the input's size.
 
     Raises:
         UsageError: no bundle at `path`.
@@ -36,25 +36,22 @@ def bundle_predictor(path: Path, *, device: str = "cpu", threads: int | None = N
     from searchkit.training.evaluate import Predictor, Subject
 
     bundle = read_bundle(path)
-    network, contract = resolve(str(path)), bundle.json("contract.json")
+    network, described = resolve(str(path)), describe(bundle)
     segmenter = Segmenter(bundle, device=device, threads=threads)
-    try:
-        text, io, gives = contract["weights"]["text"], contract["io"], contract["output"]["name"]
-    except (KeyError, TypeError) as error:
-        raise DamagedArtifactError(
-            f"contract lacks {error}", where=str(path / "contract.json"), fix="export it again"
-        ) from None
+    gives = "logits" if described.contract.output_name == "logits" else "labels"
     subject = Subject(
         network.name,
         network.digest,
         network.classes,
-        text,
+        described.weights,
         segmenter.trained,
-        runtime=f"onnxruntime {device}, bundle of contract {io}",
+        runtime=f"onnxruntime {device}, bundle of contract {described.io}",
         gives=gives,
     )
 
     def predict(image: np.ndarray) -> np.ndarray:
+        if gives == "labels":
+            return segmenter(image)
         answer: np.ndarray = segmenter.output(image)[0]
         return answer
 

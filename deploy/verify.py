@@ -1,31 +1,35 @@
 """Numbers against the PyTorch network: is the exported model the same function?
 
-ONNX Runtime runs the model with its graph optimiser off and on (the optimiser can change results) on generated street
-pictures and on noise, and each run is held against PyTorch. A map with one class everywhere agrees with every broken
-network that answers the same, so it proves nothing and does not pass.
+ONNX Runtime runs the model with its graph optimiser off and on (the optimiser can change results, and breaks some
+quantised models) on generated street pictures and on noise. Each run is held against PyTorch in float32, and the two
+against each other. How near is near enough depends on the precision, see `limits`. A map with one class everywhere
+agrees with every broken network that answers the same, so it proves nothing and does not pass.
+
+Where the graph ends in an arg-max or a softmax, the tensor in front of it is compared as the logits, and the output
+besides, in its own type.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 
 from searchkit.data import streets
 from searchkit.errors import SearchkitError, UsageError, VerificationError
+from searchkit.files import sha256_bytes
 from searchkit.sizes import Size
 
 from .backends.onnxruntime import create_session
 from .deployable import Deployable
+from .limits import LIMITS, Limits
+from .reference import Reference, reference
 
-MAX_ABS_ERROR = 1e-4
-MARGIN = 1e-3
-MIN_CLASSES = 2
 _PICTURE_INDEX = 1000  # far from the pictures that seeded weights are fitted to
 
 
@@ -37,9 +41,13 @@ class Comparison:
         optimiser: whether ONNX Runtime's graph optimiser was on.
         max_abs_error, mean_abs_error: of the logits.
         label_agreement: share of pixels with the same label.
-        masked_agreement: the same, over pixels whose two best logits in PyTorch differ by more than `MARGIN`.
+        masked_agreement: the same, over clear pixels: those whose two best logits in PyTorch differ by more than the
+            margin.
         masked_share: share of pixels that these are.
         classes_in_reference: how many labels occur in PyTorch's maps.
+        output_max_abs_error: of an output that is float; 0 where it is labels, which `label_agreement` compares.
+        signal_to_noise_db: energy of PyTorch's logits, less their mean over the classes, over that of the error; None
+            where there is no error.
     """
 
     optimiser: bool
@@ -49,19 +57,26 @@ class Comparison:
     masked_agreement: float
     masked_share: float
     classes_in_reference: int
+    output_max_abs_error: float = 0.0
+    signal_to_noise_db: float | None = None
 
-    def problems(self) -> list[str]:
+    def problems(self, limits: Limits = LIMITS["fp32"]) -> list[str]:
         """Why this comparison does not pass; empty if it does."""
         state = f"ONNX Runtime with its optimiser {'on' if self.optimiser else 'off'}"
         found = []
         # Written so that NaN fails.
-        if not self.max_abs_error <= MAX_ABS_ERROR:
-            found.append(f"{state}: max abs error {self.max_abs_error:.3g} exceeds {MAX_ABS_ERROR:g}")
-        if self.masked_agreement != 1:
-            found.append(f"{state}: labels agree on {self.masked_agreement:.6%} of clear pixels, not on all")
+        errors = {"max abs error": self.max_abs_error, "max abs error of the output": self.output_max_abs_error}
+        for name, error in errors.items():
+            if limits.max_abs_error is not None and not error <= limits.max_abs_error:
+                found.append(f"{state}: {name} {error:.3g} exceeds {limits.max_abs_error:g}")
+            elif not math.isfinite(error):
+                found.append(f"{state}: {name} is {error}")
+        if not self.masked_agreement >= limits.clear_agreement:
+            wanted = "on all" if limits.clear_agreement == 1 else f"on {limits.clear_agreement:.1%}"
+            found.append(f"{state}: labels agree on {self.masked_agreement:.6%} of clear pixels, not {wanted}")
         if not self.masked_share > 0:
-            found.append(f"{state}: no pixel has a margin over {MARGIN:g}, so no label could be compared")
-        if self.classes_in_reference < MIN_CLASSES:
+            found.append(f"{state}: no pixel has a margin over {limits.margin_text}, so no label could be compared")
+        if self.classes_in_reference < limits.min_classes:
             found.append(
                 "the PyTorch network predicts one class everywhere, so agreement means nothing; "
                 "use trained weights or another seed"
@@ -71,43 +86,84 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """All comparisons of one model, and the limits they were held to."""
+    """All comparisons of one model, and the limits they were held to.
+
+    Attributes:
+        comparisons: with the optimiser off and on.
+        pictures: how many were compared.
+        precision: of the model; decides the limits.
+        optimiser_agreement: share of clear pixels that both states of the optimiser label alike.
+        optimiser_max_abs_error: of the logits between the two.
+        miou: what was measured on a data set, see `docs/precision.md`; None where nothing was.
+        other_model: whether `miou` was measured on another model than the verified one.
+    """
 
     comparisons: tuple[Comparison, ...]
     pictures: int
-    limits: dict[str, float] = field(
-        default_factory=lambda: {
-            "max_abs_error": MAX_ABS_ERROR,
-            "margin": MARGIN,
-            "masked_agreement": 1.0,
-            "min_classes_in_reference": MIN_CLASSES,
-        }
-    )
+    precision: str = "fp32"
+    optimiser_agreement: float = 1.0
+    optimiser_max_abs_error: float = 0.0
+    miou: dict[str, Any] | None = None
+    other_model: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What the precision is held to."""
+        return LIMITS[self.precision]
 
     @property
     def problems(self) -> list[str]:
-        return list(dict.fromkeys(p for c in self.comparisons for p in c.problems()))
+        """Why the model does not pass; empty if it does."""
+        found = list(dict.fromkeys(p for c in self.comparisons for p in c.problems(self.limits)))
+        if not self.optimiser_agreement >= self.limits.clear_agreement:
+            found.append(
+                f"ONNX Runtime with its optimiser off and on agrees on {self.optimiser_agreement:.6%} of clear pixels, "
+                f"not on {self.limits.clear_agreement:.1%}"
+            )
+        if self.miou is not None and not self.miou["drop_points"] <= self.miou["limit_points"]:
+            found.append(
+                f"{self.precision} costs {self.miou['drop_points']:.3g} points of mIoU on {self.miou['dataset']}, "
+                f"more than {self.miou['limit_points']:.3g}"
+            )
+        if self.other_model:
+            found.append("the mIoU on record was measured on another model")
+        return found
 
     @property
     def passed(self) -> bool:
+        """Whether there is no problem."""
         return not self.problems
 
     def to_tree(self) -> dict[str, object]:
+        """All of it as JSON."""
         return {
             "schema": 1,
+            "precision": self.precision,
             "passed": self.passed,
             "problems": self.problems,
             "pictures": self.pictures,
-            "limits": self.limits,
+            "limits": self.limits.to_tree(),
             "comparisons": [asdict(c) for c in self.comparisons],
+            "optimiser_agreement": self.optimiser_agreement,
+            "optimiser_max_abs_error": self.optimiser_max_abs_error,
+            "miou": self.miou,
         }
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What ONNX Runtime answered to each picture."""
+
+    outputs: list[np.ndarray]
+    logits: list[np.ndarray]
+    labels: list[np.ndarray]
+
+
 def verify(model: Deployable, model_bytes: bytes, *, pictures: Sequence[np.ndarray] | None = None) -> Report:
-    """Compare a serialised ONNX model with the PyTorch network it came from.
+    """Compare a serialised ONNX model with the PyTorch network it came from, by the limits of the model's precision.
 
     Args:
-        model: the reference.
+        model: the reference, and what it says of its precision.
         model_bytes: what would be shipped.
         pictures: uint8 RGB H x W x 3 of the model's size; generated ones if None.
 
@@ -119,15 +175,22 @@ def verify(model: Deployable, model_bytes: bytes, *, pictures: Sequence[np.ndarr
     pictures = list(pictures) if pictures is not None else _pictures(model.size)
     if not pictures:
         raise UsageError("no picture to compare on", where="pictures", allowed="at least one")
-    references = [_reference(model, picture) for picture in pictures]
-    comparisons = []
-    for optimise in (False, True):
-        with _refused("open"):
-            session = create_session(model_bytes, device="cpu", optimise=optimise)
-            # A label map has no logits to compare, so the tensor in front of the arg-max is read as well.
-            probe = create_session(_with_logits(model_bytes), device="cpu", optimise=optimise)
-        comparisons.append(_compare(model, session, probe, pictures, references, optimise))
-    return Report(tuple(comparisons), len(pictures))
+    limits = LIMITS[model.precision]
+    references = [reference(model, picture, limits) for picture in pictures]
+    off, on = (_run(model, model_bytes, pictures, references, optimise) for optimise in (False, True))
+    record = model.precision_record or {}
+    miou = record.get("miou")
+    # Two infinities differ by NaN, and NaN fails.
+    with np.errstate(invalid="ignore"):
+        return Report(
+            tuple(_compare(run, references, optimise) for run, optimise in ((off, False), (on, True))),
+            len(pictures),
+            model.precision,
+            _share([a == b for a, b in zip(off.labels, on.labels, strict=True)], [r.clear for r in references]),
+            _largest([a - b for a, b in zip(off.logits, on.logits, strict=True)]),
+            miou,
+            miou is not None and record["model_sha256"] != sha256_bytes(model_bytes),
+        )
 
 
 def _pictures(size: Size) -> list[np.ndarray]:
@@ -135,31 +198,36 @@ def _pictures(size: Size) -> list[np.ndarray]:
     return [streets.draw(0, _PICTURE_INDEX, size).image, noise]
 
 
-def _reference(model: Deployable, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """PyTorch's logits, as the graph has them in front of its output or its arg-max, and its output."""
-    batch = torch.from_numpy(model.contract.encode(picture))
-    captured: list[torch.Tensor] = []
-
-    class Capture(torch.overrides.TorchFunctionMode):
-        """Keeps what `argmax` is applied to."""
-
-        def __torch_function__(
-            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-        ) -> Any:
-            if func in (torch.argmax, torch.Tensor.argmax):
-                captured.append(args[0])
-            return func(*args, **(kwargs or {}))
-
-    with torch.inference_mode(), Capture():
-        output = model.module(batch)
-    logits = captured[-1] if captured else output
-    return logits.numpy(), output.numpy()
+def _run(
+    model: Deployable,
+    model_bytes: bytes,
+    pictures: Sequence[np.ndarray],
+    references: Sequence[Reference],
+    optimise: bool,
+) -> _Run:
+    with _refused("open"):
+        session = create_session(model_bytes, device="cpu", optimise=optimise)
+        # A label map has no logits to compare, so the tensor in front of the decision is read as well.
+        probe = create_session(_with_logits(model_bytes), device="cpu", optimise=optimise)
+    run = _Run([], [], [])
+    for picture, wanted in zip(pictures, references, strict=True):
+        batch = model.contract.encode(picture)
+        output, logits = _answer(session, batch), _answer(probe, batch)
+        _check_tensor(output, wanted.output)
+        _check_tensor(logits, wanted.logits)
+        run.outputs.append(output)
+        run.logits.append(logits.astype(np.float64))
+        run.labels.append(model.contract.labels(output, model.size))
+    return run
 
 
 def _with_logits(model_bytes: bytes) -> bytes:
-    """The model with the input of its last ArgMax as its only output; unchanged where there is none."""
+    """The model with the input of its last ArgMax or Softmax as its only output; unchanged where there is none.
+
+    Not by way of shape inference: what is verified may be wrong in any way. That tensor is float32 in each precision.
+    """
     model = onnx.load_from_string(model_bytes)
-    nodes = [n for n in model.graph.node if n.op_type == "ArgMax"]
+    nodes = [node for node in model.graph.node if node.op_type in ("ArgMax", "Softmax")]
     if not nodes:
         return model_bytes
     name = nodes[-1].input[0]
@@ -170,44 +238,51 @@ def _with_logits(model_bytes: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _compare(
-    model: Deployable,
-    session: Any,
-    probe: Any,
-    pictures: Sequence[np.ndarray],
-    references: Sequence[tuple[np.ndarray, np.ndarray]],
-    optimise: bool,
-) -> Comparison:
-    largest, total, count = 0.0, 0.0, 0
-    equal, clear, clear_equal, pixels = 0, 0, 0, 0
-    classes: set[int] = set()
-    for picture, (logits, output) in zip(pictures, references, strict=True):
-        batch = model.contract.encode(picture)
-        got, got_logits = _run(session, batch), _run(probe, batch)
-        for found, wanted in ((got, output), (got_logits, logits)):
-            _check_tensor(found, wanted)
-        error = np.abs(got_logits.astype(np.float64) - logits)
-        # np.maximum, unlike max, keeps a NaN.
-        largest = float(np.maximum(largest, error.max()))
-        total, count = total + float(error.sum()), count + error.size
-        labels = model.contract.labels(output, model.size)
-        same = model.contract.labels(got, model.size) == labels
-        mask = _margin(logits, model.size) > MARGIN
-        equal, pixels = equal + int(same.sum()), pixels + same.size
-        clear, clear_equal = clear + int(mask.sum()), clear_equal + int((same & mask).sum())
-        classes |= set(np.unique(labels).tolist())
+def _compare(run: _Run, references: Sequence[Reference], optimise: bool) -> Comparison:
+    errors = [got - wanted.logits for got, wanted in zip(run.logits, references, strict=True)]
+    same = [got == wanted.labels for got, wanted in zip(run.labels, references, strict=True)]
+    outputs = [
+        got.astype(np.float64) - wanted.output
+        for got, wanted in zip(run.outputs, references, strict=True)
+        if wanted.output.dtype.kind == "f"
+    ]
+    everywhere = [np.ones_like(mask) for mask in same]
+    clear = [wanted.clear for wanted in references]
+    count = sum(error.size for error in errors)
     return Comparison(
         optimiser=optimise,
-        max_abs_error=largest,
-        mean_abs_error=total / count,
-        label_agreement=equal / pixels,
-        masked_agreement=clear_equal / clear if clear else 0.0,
-        masked_share=clear / pixels,
-        classes_in_reference=len(classes),
+        max_abs_error=_largest(errors),
+        mean_abs_error=sum(float(np.abs(error).sum()) for error in errors) / count,
+        label_agreement=_share(same, everywhere),
+        masked_agreement=_share(same, clear),
+        masked_share=_share(clear, everywhere),
+        classes_in_reference=len({label for wanted in references for label in np.unique(wanted.labels).tolist()}),
+        output_max_abs_error=_largest(outputs),
+        signal_to_noise_db=_signal_to_noise_db(errors, references),
     )
 
 
-def _run(session: Any, batch: np.ndarray) -> np.ndarray:
+def _largest(errors: Sequence[np.ndarray]) -> float:
+    """The largest magnitude; NaN where one is."""
+    # np.max, unlike max, keeps a NaN.
+    return float(np.max([np.abs(error).max() for error in errors])) if errors else 0.0
+
+
+def _share(hits: Sequence[np.ndarray], of: Sequence[np.ndarray]) -> float:
+    """Of the pixels that are true in `of`, how many are in `hits`; 0 where there are none."""
+    total = sum(int(mask.sum()) for mask in of)
+    return sum(int((hit & mask).sum()) for hit, mask in zip(hits, of, strict=True)) / total if total else 0.0
+
+
+def _signal_to_noise_db(errors: Sequence[np.ndarray], references: Sequence[Reference]) -> float | None:
+    # What all classes have in common decides nothing.
+    noise = sum(float(np.square(error - error.mean(axis=1, keepdims=True)).sum()) for error in errors)
+    signal = sum(float(np.square(wanted.centred).sum()) for wanted in references)
+    found = 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _answer(session: Any, batch: np.ndarray) -> np.ndarray:
     with _refused("run"):
         result: np.ndarray = session.run(None, {session.get_inputs()[0].name: batch})[0]
     return result
@@ -236,11 +311,3 @@ def _check_tensor(found: np.ndarray, wanted: np.ndarray) -> None:
             allowed=f"{wanted.dtype} {wanted.shape}",
             fix="report this as a bug",
         )
-
-
-def _margin(logits: np.ndarray, size: Size) -> np.ndarray:
-    """Difference of the two highest logits, N x H x W at `size`."""
-    from searchkit.blocks import resize
-
-    best = resize(torch.from_numpy(logits), size).topk(2, dim=1).values
-    return (best[:, 0] - best[:, 1]).numpy()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import JsonOption, check_json, err, out, run, write_json
+from . import deploy_cli, inspect_cli
+from .console import JsonOption, out, run, write_json
 from .data_cli import app as data_app
 from .evaluate_cli import evaluate
+from .export_cli import NetworkArgument, export
 from .training import train_cli
 
 if TYPE_CHECKING:
-    from deploy.deployable import Deployable
-    from deploy.verify import Report
-
     from .anatomy import Part
 
 app = typer.Typer(
@@ -27,101 +25,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-app.command()(evaluate)
+for command in (
+    train_cli.train,
+    evaluate,
+    export,
+    deploy_cli.verify,
+    deploy_cli.run,
+    deploy_cli.segment,
+    inspect_cli.doctor,
+    inspect_cli.inspect,
+):
+    app.command()(command)
 
-app.command()(train_cli.train)
-
-NetworkArgument = Annotated[
-    str,
-    typer.Argument(metavar="NETWORK", help="A genotype file, a bundle folder, or a name from `searchkit networks`."),
-]
 ResolutionOption = Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width of the input.")]
-
-
-@app.command()
-def export(
-    network: NetworkArgument,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="FILE",
-            help="Trained weights (.safetensors), or `streets` for those that come with ssr; seeded ones if left out.",
-        ),
-    ] = None,
-    resolution: ResolutionOption = "512x1024",
-    io: Annotated[
-        str,
-        typer.Option(
-            "--io",
-            metavar="CONTRACT",
-            help="raw: float NCHW to logits; labels: uint8 NHWC to a uint8 label map; logits: raw at full resolution.",
-        ),
-    ] = "raw",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Bundle folder; NETWORK-CONTRACT-HxW if left out."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the weights where none are given.")] = 0,
-    json: JsonOption = None,
-) -> None:
-    """Export a network to ONNX, verify it against PyTorch, and write a bundle."""
-    from deploy.contracts import CONTRACTS
-
-    from .errors import unknown_name
-    from .networks import resolve
-    from .sizes import parse_size
-    from .trained import find_weights
-
-    # All that can be refused is refused before torch is imported.
-    check_json(json)
-    found, size = resolve(network), parse_size(resolution)
-    if io.replace("_", "-") not in CONTRACTS.names():
-        raise unknown_name("tensor contract", io, CONTRACTS.names(), where="--io")
-    found.check(size)
-    file = find_weights(weights, found.name) if weights else None
-
-    from deploy.deployable import Deployable
-    from deploy.export import export as export_bundle
-
-    console = err()
-    folder = output or Path(f"{found.name}-{io}-{size}")
-    console.print(f"building {found.name} at {size}, contract {io}", markup=False)
-    model = Deployable(found, size, io, weights=file, seed=seed)
-    if not model.weights.trained:
-        console.print(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
-    console.print("exporting and verifying against PyTorch")
-    report = export_bundle(model, folder)
-    if json:
-        write_json(_export_tree(model, report, folder), json)
-    if json != "-":
-        _print_export(model, report, folder)
-
-
-def _print_export(model: Deployable, report: Report, folder: Path) -> None:
-    worst = max(c.max_abs_error for c in report.comparisons)
-    agreement = min(c.label_agreement for c in report.comparisons)
-    out().print(
-        f"{folder}: model.onnx, {len(model.onnx) / 1e6:.1f} MB, verified: max abs error {worst:.1e}, "
-        f"labels agree on {agreement:.4%} of pixels and on 100% of clear ones, "
-        f"{report.comparisons[0].classes_in_reference} classes seen",
-        markup=False,
-    )
-
-
-def _export_tree(model: Deployable, report: Report, folder: Path) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "network": model.network.name,
-        "digest": model.network.digest,
-        "resolution": str(model.size),
-        "io": model.io,
-        "trained": model.weights.trained,
-        "onnx_bytes": len(model.onnx),
-        "onnx_sha256": model.onnx_sha256,
-        "bundle": str(folder),
-        "verification": report.to_tree(),
-    }
 
 
 @app.command()
@@ -243,73 +159,6 @@ def schema(
     from .genotype import json_schema
 
     write_json(json_schema(space), json or "-")
-
-
-@app.command()
-def doctor(json: JsonOption = None) -> None:
-    """Say what is installed, which backends can run here, and how to get the rest."""
-    from deploy.doctor import diagnose
-
-    diagnosis = diagnose()
-    if json:
-        write_json(diagnosis.to_tree(), json)
-    if json != "-":
-        console = out()
-        for key, value in diagnosis.system.items():
-            console.print(f"{key}: {value}")
-        console.print()
-        for package in diagnosis.packages:
-            console.print(f"{package.name:16} {package.version or 'not installed: ' + package.install}", markup=False)
-        console.print()
-        for backend in diagnosis.backends:
-            state = (
-                f"runs here, version {backend.version}, on {', '.join(backend.devices)}"
-                if backend.available
-                else f"cannot run here: {backend.reason}. {backend.install}"
-            )
-            console.print(f"backend {backend.name}: {state}", markup=False)
-        for problem in diagnosis.problems:
-            console.print(f"problem: {problem}", markup=False)
-    if diagnosis.problems:
-        raise typer.Exit(7)
-
-
-@app.command()
-def segment(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder made by `searchkit export`.")],
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture of any size.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The coloured label map.")],
-    overlay: Annotated[bool, typer.Option("--overlay", help="Blend the colours with the picture.")] = False,
-    json: JsonOption = None,
-) -> None:
-    """Run a bundle on a picture and write the label map as a coloured PNG."""
-    check_json(json)
-    import numpy as np
-
-    from deploy.segmenter import load
-
-    from .pictures import check_output, read_picture, resize_picture, write_picture
-    from .sizes import Size
-
-    check_output(output)
-    picture = read_picture(image)
-    with load(bundle) as segmenter:
-        labels = segmenter(resize_picture(picture, segmenter.size))
-        names, coloured = segmenter.labels.names, segmenter.labels.colour(labels)
-        if not segmenter.trained:
-            err().print("this bundle holds untrained weights: its label map means nothing")
-    original = Size(picture.shape[0], picture.shape[1])
-    coloured = resize_picture(coloured, original, nearest=True)
-    if overlay:
-        coloured = ((coloured.astype(np.uint16) + picture) // 2).astype(np.uint8)
-    write_picture(output, coloured)
-    counts = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
-    if json:
-        shares = {name: float(share) for name, share in zip(names, counts, strict=False)}
-        write_json({"schema": 1, "output": str(output), "share_of_pixels": shares}, json)
-    if json != "-":
-        seen = int((counts > 0).sum())
-        out().print(f"{output}: {original}, {seen} of {len(names)} classes", markup=False)
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ from searchkit.errors import BackendUnavailableError, UsageError
 from searchkit.sizes import Size
 
 SIZE = Size(64, 128)
-# What `pip install 'searchkit[cpu]'` brings: one that is missing is a failure.
-REQUIRED = {"onnxruntime", "pytorch"}
+# What `pip install 'searchkit[cpu,dev]'` brings: one that is missing is a failure.
+REQUIRED = {"onnxruntime", "openvino", "pytorch"}
+# It compiles a network for up to a minute, so it and all modes have tests of their own: `test_backend_modes.py`.
+COMPILES = {"aoti"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def picture():
 
 
 def runs_here(backend):
-    return isinstance(backend.probe(), Available)
+    return isinstance(backend.probe(), Available) and backend.name not in COMPILES
 
 
 def test_the_required_backends_run_here():
@@ -130,6 +132,21 @@ def test_an_unknown_device_is_refused(backend, model, device):
     assert backend.name in str(caught.value)
 
 
+def test_modes_and_precisions_are_named(backend):
+    assert backend.modes
+    assert len(set(backend.modes)) == len(backend.modes)
+    assert all(mode.isidentifier() for mode in backend.modes)
+    assert backend.precisions
+    assert set(backend.precisions) <= {"fp32", "fp16", "int8"}
+
+
+def test_an_unknown_mode_is_refused_with_the_nearest(backend, model):
+    with pytest.raises(UsageError, match=f"unknown mode of {backend.name}") as caught:
+        backend.open(model("raw"), mode=f"{backend.modes[-1]}x")
+    assert caught.value.exit_code == 2
+    assert backend.modes[-1] in caught.value.fix
+
+
 def test_a_contract_describes_its_tensors(contract, io, picture):
     contract = CONTRACTS.load(io)
     assert isinstance(contract, Contract)
@@ -141,15 +158,27 @@ def test_a_contract_describes_its_tensors(contract, io, picture):
     assert encoded.flags.c_contiguous
     assert len(spec.layout) == len(spec.shape)
     assert spec.meaning
+    assert spec.colour_order in ("RGB", "BGR")
+    low, high = spec.value_range
+    assert low - 1e-6 <= encoded.min() <= encoded.max() <= high + 1e-6
+    assert isinstance(contract.normalisation_in_graph, bool)
+    assert contract.max_opset is None or contract.max_opset < 18
     assert contract.output_meaning()
-    assert contract.output_name in ("logits", "labels")
+    assert contract.output_name in ("logits", "probabilities", "labels")
+    answer = contract.output_spec(SIZE, 5)
+    assert (answer.name, answer.layout) == (contract.output_name, contract.output_layout)
+    assert answer.dtype in ("uint8", "int32") if answer.name == "labels" else answer.dtype == "float32"
+    assert (answer.value_range is None) == (answer.name == "logits")
 
 
 def test_a_wrapped_network_keeps_the_contract(io, tiny_network, picture):
     made = Deployable(tiny_network(), SIZE, io)
     with torch.inference_mode():
         output = made.module(torch.from_numpy(made.contract.encode(picture))).numpy()
-    assert output.ndim == len(made.contract.output_layout)
+    spec = made.contract.output_spec(SIZE, 5)
+    assert (output.dtype.name, output.ndim) == (spec.dtype, len(spec.layout))
+    # -1 stands for a side that the network decides.
+    assert all(wanted in (-1, side) for side, wanted in zip(output.shape, spec.shape, strict=True))
     labels = made.contract.labels(output, SIZE)
     assert labels.shape == (1, *SIZE)
     assert labels.dtype.kind in "ui"
@@ -161,7 +190,8 @@ def test_every_contract_takes_two_classes(contract):
 
 
 def test_names_are_found_without_an_import():
-    assert set(CONTRACTS.names()) >= {"labels", "logits", "raw"}
+    stacks = {"apollo", "autoware", "deepstream", "isaac-ros", "triton"}
+    assert set(CONTRACTS.names()) >= {"labels", "logits", "raw", "softmax"} | stacks
     for registry in (BACKENDS, CONTRACTS):
         for name in registry.names():
             assert registry.summary(name), f"{name} has no docstring"

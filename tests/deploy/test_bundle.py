@@ -4,25 +4,119 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
 from deploy import bundle as bundles
-from deploy.bundle import MANIFEST, ROLES, Bundle, is_bundle, read_bundle, replace_bundle, write_bundle
+from deploy.bundle import MANIFEST, ROLES, is_bundle, read_bundle, replace_bundle, write_bundle
 from searchkit import __version__, strict_json
 from searchkit.errors import DamagedArtifactError, StorageError, UsageError
 
+OPTIONAL = ("precision.json", "engines.json")
+SCHEMA_1 = Path(__file__).parents[1] / "golden" / "bundle-schema-1"
+
 
 def test_round_trip(bundle, files):
-    assert read_bundle(bundle) == Bundle(bundle, files)
+    read = read_bundle(bundle)
+    assert (read.path, read.schema) == (bundle, 2)
+    assert read.files == files
+    assert len(read.files) == len(files)
     assert {p.name for p in bundle.iterdir()} == {MANIFEST, *ROLES}
     assert is_bundle(bundle)
+
+
+EXTRA = {
+    "engines/tensorrt-rtx.engine": b"code",
+    "stacks/deepstream/config_infer.txt": b"keys",
+    "stacks/triton/ssr-128/1.0/config.pbtxt": b"keys",
+}
+
+
+def test_files_may_lie_in_folders(tmp_path, files, snapshot):
+    write_bundle(tmp_path / "one", files | EXTRA)
+    assert read_bundle(tmp_path / "one").files == files | EXTRA
+    assert is_bundle(tmp_path / "one")
+    roles = json.loads((tmp_path / "one" / MANIFEST).read_text())["files"]
+    assert "code" in roles["engines/tensorrt-rtx.engine"]["role"]
+    write_bundle(tmp_path / "one", files)
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {MANIFEST, *ROLES}, "replaced with all its folders"
+
+
+def test_what_is_optional_may_be_left_out(tmp_path, files):
+    for name in OPTIONAL:
+        del files[name]
+    write_bundle(tmp_path / "b", files)
+    assert read_bundle(tmp_path / "b").files == files
+
+
+def test_a_file_is_checked_again_when_it_is_read(bundle):
+    read = read_bundle(bundle)
+    (bundle / "labels.txt").write_bytes(b"the bytes of labels.tx!")
+    with pytest.raises(DamagedArtifactError, match=r"labels\.txt: file has another SHA-256"):
+        read.files["labels.txt"]
+    (bundle / "labels.txt").unlink()
+    with pytest.raises(DamagedArtifactError, match="does not exist"):
+        read.files["labels.txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "engines/../x",
+        "engines/.hidden",
+        "engines/a/b",
+        "engines/",
+        "stacks/x",
+        "stacks/X/y",
+        "stacks/x/../y",
+        "stacks/x/-y",
+        "stacks/x/y.",
+        "stacks/x/y z",
+        "stacks/a/b/c/d/e/f/g",
+        "stacks/x/" + "y" * 65,
+        "model.onnx.data",
+        "Model.onnx",
+        "manifest.json",
+        "/etc/passwd",
+        "engines/a\n",
+        "engines/\u00e9",
+        "",
+    ],
+)
+def test_other_names_are_never_written(tmp_path, files, name):
+    with pytest.raises(AssertionError, match="which no bundle does"):
+        write_bundle(tmp_path / "b", files | {name: b""})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["stacks/x/readme", "stacks/x/README"], "twice"),
+        (["stacks/x/a", "stacks/x/a/b"], "twice"),
+        (["stacks/x/a", "stacks/x/A/b/c"], "twice"),
+        ([f"stacks/x/{i}" for i in range(64)], "more than 64"),
+    ],
+)
+def test_names_that_no_folder_can_hold_are_never_written(tmp_path, files, names, says):
+    with pytest.raises(AssertionError, match=says):
+        write_bundle(tmp_path / "b", files | dict.fromkeys(names, b""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_of_schema_1_is_still_read():
+    read = read_bundle(SCHEMA_1)
+    assert read.schema == 1
+    assert set(read.files) == {"model.onnx", "network.json", "contract.json", "verification.json"}
+    assert read.json("contract.json")["io"] == "labels"
+    assert is_bundle(SCHEMA_1)
 
 
 def test_the_manifest_states_sizes_hashes_roles_and_its_own_hash(bundle, files):
     tree = json.loads((bundle / MANIFEST).read_text())
     assert list(tree) == ["schema", "searchkit", "files", "sha256"]
-    assert (tree["schema"], tree["searchkit"]) == (1, __version__)
+    assert (tree["schema"], tree["searchkit"]) == (2, __version__)
     assert list(tree["files"]) == sorted(files)
     for name, data in files.items():
         sha256 = hashlib.sha256(data).hexdigest()
@@ -87,7 +181,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(files):
         write_bundle(bundles.Path("/proc/searchkit/bundle"), files)
 
 
-@pytest.mark.parametrize("left_out", [*ROLES])
+@pytest.mark.parametrize("left_out", sorted({*ROLES} - {*OPTIONAL}))
 def test_a_bundle_is_never_written_in_part(tmp_path, files, left_out):
     del files[left_out]
     with pytest.raises(AssertionError):

@@ -7,17 +7,23 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from deploy import export as exporting
-from deploy.backends import Unavailable
+from deploy.backends import Available, Compiler, Engine, Unavailable
 from deploy.backends.onnxruntime import ONNXRuntimeBackend
 from deploy.bundle import MANIFEST, ROLES, read_bundle
 from deploy.deployable import Deployable
+from deploy.engine_order import EngineOrder
+from deploy.engine_record import read_records
 from deploy.export import contract_tree, export
+from deploy.letterbox import ResizeRule
+from deploy.onnx_gate import check_onnx
 from deploy.verify import Comparison, Report
 from searchkit.errors import (
     BackendUnavailableError,
+    DamagedArtifactError,
     InputFileError,
     StorageError,
     UsageError,
@@ -49,15 +55,137 @@ def trained(tiny_network, tmp_path):
     return path
 
 
-def test_a_bundle_holds_its_four_files_and_the_manifest(model, tmp_path):
-    report = export(model, tmp_path / "not" / "there" / "yet")
-    assert report.passed
+TRITON = ["stacks/triton/tiny/config.pbtxt", "stacks/triton/tiny/labels.txt"]
+
+
+def contract_of(model, resize=None):
+    interface = check_onnx(model.onnx, where="x", written_here=True)
+    return contract_tree(model, interface, resize or ResizeRule())
+
+
+def test_a_bundle_holds_all_its_files_and_the_manifest(model, tmp_path):
+    exported = export(model, tmp_path / "not" / "there" / "yet")
+    assert exported.report.passed
+    assert (exported.engines, exported.refusals) == ((), {})
     bundle = read_bundle(tmp_path / "not" / "there" / "yet")
-    assert set(bundle.files) == set(ROLES)
+    # An fp32 model has no record of a precision, and there was no engine to build.
+    assert set(bundle.files) == {*ROLES, *TRITON} - {"precision.json", "engines.json"}
     assert bundle.files["model.onnx"] == model.onnx
-    assert bundle.json("verification.json") == report.to_tree()
-    assert bundle.json("contract.json") == contract_tree(model)
+    assert bundle.json("verification.json") == exported.report.to_tree()
+    assert bundle.json("contract.json") == contract_of(model)
     assert resolve(str(bundle.path)) == model.network
+    assert bundle.files["labels.txt"].decode().splitlines() == bundle.json("contract.json")["classes"]
+    rows = bundle.files["palette.csv"].decode().splitlines()
+    assert rows[0] == "id,name,r,g,b"
+    colours = [[int(value) for value in row.split(",")[2:]] for row in rows[1:]]
+    assert colours == bundle.json("contract.json")["palette"]
+
+
+def test_the_weights_in_a_bundle_are_weights_of_the_network(model, tiny_network, tmp_path):
+    export(model, tmp_path / "bundle")
+    again = Deployable(tiny_network(), SIZE, "labels", weights=tmp_path / "bundle" / "weights.safetensors")
+    expected = model.built.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.built.state_dict().items())
+
+
+def test_the_readme_of_a_bundle_says_what_it_is(model, tmp_path):
+    export(model, tmp_path / "stretch")
+    text = (tmp_path / "stretch" / "README.md").read_text()
+    for words in (
+        "# tiny",
+        "`image`: uint8 1x64x96x3 NHWC",
+        "`labels`: uint8 1x64x96 NHW",
+        "inside the model",
+        "The weights are not trained",
+        "searchkit verify .",
+        "stretched to it",
+        "`stacks/triton`",
+    ):
+        assert words in text
+    assert "## Engines" not in text
+    export(model, tmp_path / "letterbox", resize=ResizeRule("letterbox"))
+    assert "scaled to fit, at the top left" in (tmp_path / "letterbox" / "README.md").read_text()
+    tree = read_bundle(tmp_path / "letterbox").json("contract.json")
+    assert ResizeRule.from_tree(tree["resize"]) == ResizeRule("letterbox")
+
+
+class FakeCompiler(Compiler):
+    """Builds what it is told and runs nothing."""
+
+    name = "fake"
+
+    def probe(self):
+        return Unavailable("it runs nothing", "")
+
+    def probe_build(self):
+        return Available("9.9", ("sm75", "sm86"))
+
+    def open(self, model, *, device=None, threads=None, mode=None):
+        raise AssertionError
+
+    def build(self, model, targets):
+        data = f"{len(model.onnx)} {' '.join(targets)}".encode()
+        return Engine("fake", "9.9", tuple(targets), data, ".engine", 1.5, {"b": "2", "a": "1"})
+
+
+def test_an_engine_is_built_and_recorded(model, tmp_path, snapshot):
+    order = EngineOrder(FakeCompiler(), ("sm75", "sm86"))
+    told = []
+    for name in ("one", "two"):
+        exported = export(model, tmp_path / name, engines=[order], targets=["sm75"], tell=told.append)
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two"), "how long the build took is not in the bundle"
+    assert [engine.seconds for engine in exported.engines] == [1.5]
+    assert set(exported.refusals) == {"sm75"}
+    assert "building an engine with fake for sm75, sm86" in told
+    bundle = read_bundle(tmp_path / "one")
+    (record,) = read_records(bundle)
+    assert bundle.files[record.file] == f"{len(model.onnx)} sm75 sm86".encode()
+    assert (record.backend, record.version, record.targets) == ("fake", "9.9", ("sm75", "sm86"))
+    assert record.onnx_sha256 == model.onnx_sha256
+    text = bundle.files["README.md"].decode()
+    assert "- `engines/fake.engine`: fake 9.9, for sm75, sm86" in text
+    assert "--trust-engine" in text
+
+
+def test_a_compiler_that_fails_leaves_the_old_bundle(model, tmp_path, snapshot, monkeypatch):
+    export(model, tmp_path / "bundle")
+    before = snapshot(tmp_path)
+
+    def refuse(*_args):
+        raise VerificationError("the compiler refuses the model")
+
+    monkeypatch.setattr(FakeCompiler, "build", refuse)
+    order = EngineOrder(FakeCompiler(), ("sm75",))
+    for path in (tmp_path / "bundle", tmp_path / "new" / "bundle"):
+        with pytest.raises(VerificationError, match="the compiler refuses"):
+            export(model, path, engines=[order])
+    assert snapshot(tmp_path) == before
+
+
+def test_what_a_target_refuses_is_told(model, tmp_path, monkeypatch):
+    asked = []
+
+    def check(target, io, precision, data, *, runtime):
+        asked.append((target, io, precision, len(data), runtime))
+        return ["it has no such operator"]
+
+    monkeypatch.setattr(exporting, "check_export", check)
+    told = []
+    exported = export(model, tmp_path / "bundle", targets=["v100", "rtx2080ti"], tell=told.append)
+    assert asked == [(target, "labels", "fp32", len(model.onnx), None) for target in ("v100", "rtx2080ti")]
+    assert exported.refusals == {key: ["it has no such operator"] for key in ("v100", "rtx2080ti")}
+    assert told.count("warning: it has no such operator") == 2
+
+
+def test_a_model_that_could_not_be_opened_again_is_never_written(model, tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise DamagedArtifactError("operator that is not allowed", where="model.onnx: node 7 (Loop)")
+
+    monkeypatch.setattr(exporting, "check_onnx", refuse)
+    with pytest.raises(VerificationError, match="could not be opened again: operator that is not allowed") as caught:
+        export(model, tmp_path / "bundle")
+    assert "tiny: model.onnx: node 7" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_exporting_twice_gives_the_same_bytes(tiny_network, tmp_path, snapshot):
@@ -138,7 +266,7 @@ def test_weights_from_a_file(tiny_network, trained, tmp_path):
     weights = bundle.json("contract.json")["weights"]
     assert weights == {"trained": True, "text": f"from a file with SHA-256 {sha256}", "sha256": sha256}
     assert b"searchkit.trained" in bundle.files["model.onnx"]
-    for name in (*ROLES, MANIFEST):
+    for name in (*bundle.entries, MANIFEST):
         data = (tmp_path / "bundle" / name).read_bytes()
         for word in (b"private", b"my-weights", str(tmp_path).encode()):
             assert word not in data, name
@@ -180,7 +308,7 @@ SPECS = {
 
 @pytest.mark.parametrize("io", SPECS)
 def test_the_contract_tells_a_consumer_all_there_is_to_know(tiny_network, io):
-    tree = contract_tree(Deployable(tiny_network(), SIZE, io))
+    tree = contract_of(Deployable(tiny_network(), SIZE, io))
     assert json.loads(json.dumps(tree)) == tree
     name, dtype, layout, shape, output, output_layout = SPECS[io]
     assert tree["io"] == io
@@ -191,6 +319,10 @@ def test_the_contract_tells_a_consumer_all_there_is_to_know(tiny_network, io):
         "shape": shape,
     }
     assert (tree["output"]["name"], tree["output"]["layout"]) == (output, output_layout)
+    assert all(side >= 1 for side in tree["output"]["shape"]), (
+        "the model's own sides, whatever the contract leaves open"
+    )
+    assert (tree["precision"], tree["resize"]["rule"]) == ("fp32", "stretch")
     assert tree["resolution"] == {"height_px": 64, "width_px": 96}
     assert tree["normalisation"]["mean"] == [0.485, 0.456, 0.406]
     assert tree["normalisation"]["std"] == [0.229, 0.224, 0.225]

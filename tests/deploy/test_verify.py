@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from deploy import verify as verification
 from deploy.contracts import CONTRACTS
 from deploy.deployable import Deployable
-from deploy.verify import MAX_ABS_ERROR, MIN_CLASSES, Comparison, verify
+from deploy.limits import LIMITS, MAX_ABS_ERROR, MIN_CLASSES
+from deploy.verify import Comparison, Report, verify
 from searchkit.errors import UsageError, VerificationError
 from searchkit.sizes import Size
 
@@ -259,3 +260,47 @@ def test_each_limit(change, says):
     assert Comparison(**GOOD | {"max_abs_error": 1e-4, "label_agreement": 0.5}).problems() == []
     (problem,) = Comparison(**GOOD | change).problems()
     assert says in problem
+
+
+COMPARED = (Comparison(**GOOD), Comparison(**GOOD | {"optimiser": False}))
+MIOU = {"dataset": "streets", "drop_points": 0.1, "limit_points": 0.1}
+
+
+@pytest.mark.parametrize(("precision", "agreement"), [("fp16", 0.999), ("int8", 0.99)])
+def test_lower_precisions_are_held_to_labels_rather_than_to_numbers(precision, agreement):
+    limits = LIMITS[precision]
+    far = GOOD | {"max_abs_error": 3.0, "masked_agreement": agreement}
+    assert Comparison(**far).problems(limits) == []
+    assert len(Comparison(**far).problems()) == 2
+    (problem,) = Comparison(**far | {"masked_agreement": agreement - 1e-6}).problems(limits)
+    assert f"not on {agreement:.1%}" in problem
+    (problem,) = Comparison(**far | {"max_abs_error": float("nan")}).problems(limits)
+    assert "max abs error is nan" in problem
+
+
+def test_a_float_output_is_held_as_its_logits_are():
+    (problem,) = Comparison(**GOOD | {"output_max_abs_error": 2e-4}).problems()
+    assert "max abs error of the output 0.0002 exceeds 0.0001" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optimiser_agreement": 0.9999}, "optimiser off and on agrees on 99.990000% of clear pixels, not on 100.0%"),
+        ({"optimiser_agreement": float("nan")}, "optimiser off and on"),
+        ({"miou": MIOU | {"drop_points": 0.11}}, "fp32 costs 0.11 points of mIoU on streets, more than 0.1"),
+        ({"miou": MIOU | {"drop_points": float("nan")}}, "costs nan points"),
+        ({"miou": MIOU, "other_model": True}, "the mIoU on record was measured on another model"),
+    ],
+)
+def test_what_a_report_does_not_let_pass(change, says):
+    assert Report(COMPARED, 2, miou=MIOU).passed
+    report = Report(COMPARED, 2, **change)
+    (problem,) = report.problems
+    assert says in problem
+    assert report.to_tree()["passed"] is False
+
+
+def test_a_problem_of_both_states_is_said_once():
+    alike = tuple(Comparison(**GOOD | {"classes_in_reference": 1}) for _ in range(2))
+    assert len(Report(alike, 2).problems) == 1

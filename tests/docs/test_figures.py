@@ -54,3 +54,33 @@ def test_ssr_against_its_baseline_over_seeds():
     ahead = means["ssr"] - means["ssr-baseline1"]
     assert f"`ssr` is {ahead:.2f} points ahead" in (ROOT / "docs/training.md").read_text()
     assert tree["difference_of_means"] == pytest.approx(ahead / 100)
+
+
+def test_what_precisions_cost():
+    tree = json.loads((ROOT / "bench/results/precision-ssr-128x256.json").read_text())
+    text = (ROOT / "docs/precision.md").read_text(encoding="utf-8")
+    for found in tree["precisions"].values():
+        miou = found["miou"]
+        assert miou["drop_points"] <= miou["limit_points"]
+        assert found["passed"]
+        assert f"which is {100 * miou['fp32']:.2f} % in float32" in text
+        kept = f"{len(found['kept'])} of {found['layers']}" if found["layers"] else str(len(found["kept"]))
+        clear = f"{100 * min(found['clear_agreement']):.2f} % of {100 * found['clear_share']:.0f} %"
+        cells = [
+            f"{100 * miou['converted']:.2f} %",
+            f"{miou['drop_points']:+.3f}",
+            kept,
+            f"{found['mb']:.2f}",
+            f"{100 * min(found['label_agreement']):.2f} %",
+            clear,
+        ]
+        assert f" | {' | '.join(cells)} |\n" in text
+
+
+def test_what_a_segmenter_adds():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-segmenter-overhead-512x1024.json").read_text())
+    around_us = sorted(1e3 * ms for ms in tree["samples"]["around_ms"])
+    text = (ROOT / "docs/bundle.md").read_text(encoding="utf-8")
+    assert f"{median(around_us):.1f} microseconds a frame" in text
+    assert f"{len(around_us)} calls, 99 % of them under 21 microseconds" in text
+    assert sum(us < 21 for us in around_us) >= 0.99 * len(around_us)

@@ -10,6 +10,12 @@ from searchkit.console import run
 
 AT = ("--resolution", False, "512x1024")
 JSON = ("--json", False, None)
+BACKEND = (
+    ("--backend", False, "onnxruntime"),
+    ("--device", False, None),
+    ("--threads", False, None),
+    ("--trust-engine", False, False),
+)
 
 # Command -> its parameters in order: names, whether it must be given, default.
 SEARCHKIT = {
@@ -42,7 +48,7 @@ SEARCHKIT = {
         ("--columns", False, 4),
         ("--resolution", False, "80x160"),
     ],
-    "doctor": [JSON],
+    "doctor": [("--target", False, None), JSON],
     "evaluate": [
         ("network", True, None),
         ("--data", True, None),
@@ -66,11 +72,30 @@ SEARCHKIT = {
         ("--weights", False, None),
         AT,
         ("--io", False, "raw"),
+        ("--precision", False, "fp32"),
+        ("--calibration", False, None),
+        ("--calibration-method", False, None),
+        ("--calibration-pictures", False, None),
+        ("--max-miou-drop", False, None),
+        ("--int8-rest", False, None),
+        ("--engine", False, None),
+        ("--target", False, None),
+        ("--resize", False, "stretch"),
         ("--output -o", False, None),
         ("--seed", False, 0),
         JSON,
     ],
+    "inspect": [("file", True, None), JSON],
     "networks": [AT, ("--costs", False, False), JSON],
+    "run": [
+        ("bundle", True, None),
+        ("source", True, None),
+        ("--output -o", True, None),
+        ("--overlay", False, False),
+        ("--labels", False, False),
+        *BACKEND,
+        JSON,
+    ],
     "schema": [("space", False, None), ("--json", False, "-")],
     "segment": [
         ("bundle", True, None),
@@ -97,12 +122,14 @@ SEARCHKIT = {
         ("--half", False, False),
         JSON,
     ],
+    "verify": [("bundle", True, None), *BACKEND, JSON],
 }
 BENCH = {
     "fps": [
         ("networks", False, None),
         AT,
         ("--backend", False, None),
+        ("--precision", False, None),
         ("--io", False, "logits"),
         ("--device", False, None),
         ("--threads", False, None),

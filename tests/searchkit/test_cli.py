@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from deploy.bundle import MANIFEST, ROLES, read_bundle, write_bundle
 from searchkit.cli import app
@@ -83,6 +85,25 @@ REFUSED = [
     ("export ssr --json nowhere/x.json", 4, "error: nowhere/x.json: the folder does not exist", ""),
     ("export ssr --json .", 4, "error: .: there is a folder at this path", ""),
     ("export wide.json --resolution 8192x8192", 2, "error: ssr: too large: activation memory", ""),
+    ("export ssr --precision fp64", 2, "error: --precision: unknown precision (got 'fp64'; ", "fp16"),
+    ("export ssr --precision int8", 2, "error: --calibration: int8 needs pictures to learn", "--calibration streets"),
+    ("export ssr --calibration streets", 2, "error: --calibration: fp32 needs no calibration", "--precision"),
+    ("export ssr --precision int8 --calibration cityscapes", 2, "error: --data: a path is needed", "cityscapes:PATH"),
+    ("export ssr --precision int8 --calibration cityscapes:gone", 3, "error: gone", ""),
+    ("export ssr --precision int8 --calibration nonsense", 2, "error: unknown data set (got 'nonsense'; ", "streets"),
+    ("export ssr --precision fp16 --max-miou-drop 1", 2, "error: --calibration: settings of a calibration", "data set"),
+    ("export ssr --resize crop", 2, "error: --resize: unknown resize rule (got 'crop'; ", "letterbox, stretch"),
+    ("export ssr --engine nonsense", 2, "error: unknown backend (got 'nonsense'; ", "tensorrt-rtx"),
+    ("export ssr --engine onnxruntime", 2, "error: --engine: backend onnxruntime runs the ONNX model itself", ""),
+    ("export ssr --engine tensorrt-rtx", 2, "error: --target: tensorrt-rtx builds for the devices that", "sm75"),
+    ("export ssr --engine tensorrt-rtx --target v100", 2, "error: --target: no engine can be built for this", "sm75"),
+    ("export ssr --target nonsense", 2, "error: --target: unknown target (got 'nonsense'; ", "rtx2080ti"),
+    ("verify missing", 2, "error: missing: not a bundle", "searchkit export"),
+    ("verify missing --backend nonsense", 2, "error: unknown backend (got 'nonsense'; ", "onnxruntime"),
+    ("verify missing --backend pytorch:fast", 2, "error: --backend: unknown mode of pytorch (got 'fast'; ", "eager"),
+    ("verify missing --json nowhere/x.json", 4, "error: nowhere/x.json: the folder does not exist", ""),
+    ("run missing text.json -o x.png", 2, "error: missing: not a bundle", "searchkit export"),
+    ("run missing text.json -o x.png --overlay --labels", 2, "error: --labels: a map of class indices has no", ""),
     ("networks --resolution x", 2, "error: --resolution: not a resolution", ""),
     ("networks --costs --resolution 500x1000", 2, "error: --resolution: fasterseg does not take this size", "504x1000"),
     ("networks --json /dev/full", 4, "error: /dev/full: there is a device", ""),
@@ -107,7 +128,7 @@ def test_a_refusal_is_one_line_and_leaves_nothing(folder, cli, words, code, star
     (folder / "wide.json").write_text(WIDE)
     (folder / "text.json").write_text("nonsense")
     before = contents(folder)
-    if words.startswith("segment missing"):
+    if words.startswith(("segment missing", "run missing")):
         write_picture(folder / "p.png", streets.draw(0, 0, Size(8, 8)).image)
         words = words.replace("text.json", "p.png")
         before = contents(folder)
@@ -203,6 +224,65 @@ def test_export_segment_and_back(folder, cli, tiny):
 
     assert cli("show", "tiny-labels-64x128", *AT)[0] == 0
     assert cli("export", "tiny-labels-64x128", *AT, "--io", "labels")[0] == 0, "a bundle may be replaced"
+
+
+def test_export_verify_and_run(folder, cli, tiny):
+    assert cli("export", tiny(), *AT, "--io", "labels", "--resize", "letterbox", "-o", "b")[0] == 0
+    code, output, _ = cli("verify", "b")
+    assert code == 0
+    assert output.startswith("b: tiny at 64x128, fp32, contract labels, bundle of schema 2\n")
+    for name in ("files", "model", "engines", "network", "golden picture"):
+        assert f"\n{name}: passed: " in output
+    code, output, _ = cli("verify", "b", "--backend", "pytorch:eager", "--json", "-")
+    tree = json.loads(output)
+    assert (code, tree["passed"], tree["session"]["backend"]) == (0, True, "pytorch")
+
+    for index in range(3):
+        (folder / "in").mkdir(exist_ok=True)
+        write_picture(folder / "in" / f"{index}.png", streets.draw(0, index, Size(50, 70)).image)
+    code, output, remarks = cli("run", "b", "in", "-o", "out", "--overlay", "--json", "run.json")
+    assert (code, output) == (0, "out: 3 of 3 pictures\n")
+    assert "untrained weights" in remarks
+    tree = json.loads((folder / "run.json").read_text())
+    assert [Path(entry["output"]).name for entry in tree["files"]] == ["0.png", "1.png", "2.png"]
+    assert (tree["schema"], tree["style"]) == (1, "overlay")
+    code, output, _ = cli("run", "b", "in/0.png", "-o", "one.png", "--labels")
+    assert (code, output) == (0, "one.png: 50x70, 5 of 5 classes\n")
+    assert cli("segment", "b", "in/0.png", "-o", "s.png", "--overlay")[0] == 0
+    assert (folder / "s.png").read_bytes() == (folder / "out" / "0.png").read_bytes()
+
+    (folder / "in" / "1.png").write_text("no picture")
+    code, output, remarks = cli("run", "b", "in", "-o", "again")
+    assert (code, output) == (3, "again: 2 of 3 pictures\n")
+    assert "not segmented: in/1.png: not a picture" in remarks
+    assert "error: in: 1 of 3 pictures could not be read. The others are done" in remarks
+    assert {p.name for p in (folder / "again").iterdir()} == {"0.png", "2.png"}
+
+
+def test_a_video_without_ffmpeg_says_so(folder, cli, tiny, monkeypatch):
+    assert cli("export", tiny(), *AT, "--io", "labels", "-o", "b")[0] == 0
+    (folder / "v.mp4").write_bytes(b"")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    code, output, remarks = cli("run", "b", "v.mp4", "-o", "o.mp4")
+    assert (code, output) == (7, "")
+    assert remarks.startswith("error: videos need the program ffmpeg")
+    assert not (folder / "o.mp4").exists()
+
+
+def test_a_bundle_that_does_not_prove_ends_with_5(folder, cli, tiny):
+    """Sealed again, so that only the figures speak against it."""
+    assert cli("export", tiny(), *AT, "--io", "labels", "-o", "b")[0] == 0
+    files = dict(read_bundle(folder / "b").files)
+    tensors = load_tensors(files["golden.safetensors"])
+    files["golden.safetensors"] = save_tensors(tensors | {"labels": (tensors["labels"] + 1) % 5})
+    write_bundle(folder / "b", files)
+    code, output, remarks = cli("verify", "b")
+    assert code == 5
+    assert "golden picture: failed: labels agree on 0.0000% of pixels" in output
+    assert remarks.startswith("error: b: verification failed: golden picture: ")
+    assert remarks.endswith("Do not use this bundle.\n")
+    code, output, _ = cli("verify", "b", "--json", "-")
+    assert (code, json.loads(output)["passed"]) == (5, False)
 
 
 def test_names_with_markup_are_names(folder, cli, tiny):
@@ -366,3 +446,26 @@ def test_a_signal_in_the_middle_of_an_export(folder, number, code, word):
     assert rest == f"error: {word}; nothing was left half-written\n"
     assert contents(folder) == before
     assert [p.name for p in folder.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_run(folder, cli, tiny, number):
+    assert cli("export", tiny(), *AT, "--io", "labels", "-o", "b")[0] == 0
+    (folder / "in").mkdir()
+    picture = streets.draw(0, 0, Size(50, 70)).image
+    write_picture(folder / "in" / "0.png", picture)
+    data = (folder / "in" / "0.png").read_bytes()
+    for index in range(1, 3000):
+        (folder / "in" / f"{index}.png").write_bytes(data)
+    process = started("run", "b", "in", "-o", "out", stdout=subprocess.PIPE)
+    # A picture that is being written has another name until it is whole.
+    while len([path for path in (folder / "out").glob("*.png") if path.stem.isdigit()]) < 3:
+        assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    output, remarks = process.communicate()
+    assert process.returncode == 128 + number
+    assert output == ""
+    assert remarks.endswith("; nothing was left half-written\n")
+    done = list((folder / "out").iterdir())
+    assert 3 <= len(done) < 3000
+    assert all(read_picture(path).shape == (50, 70, 3) for path in done)
