@@ -8,12 +8,9 @@ differ between machines.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,6 +18,8 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+
+from .signals import deferred_signals
 
 OPSET = 18
 
@@ -38,7 +37,9 @@ def export_onnx(
     Returns:
         A serialised ONNX model: opset 18, static shapes, no BatchNorm, no local paths.
     """
-    with _quiet(), _signals_deferred(), torch.no_grad():
+    # The exporter imports half of torch as it runs. An interrupt in there can be swallowed, and leaves behind modules
+    # that are imported in part.
+    with _quiet(), deferred_signals(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (example,),
@@ -214,36 +215,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in kept:
             logger.setLevel(level)
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block; a second one does not.
-
-    The exporter imports half of torch as it runs. An interrupt in there can be swallowed, and leaves behind modules
-    that are imported in part.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # None stands for a handler that is not Python's and could not be put back.
-    previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
-        restore()
-
-    for number in previous:
-        signal.signal(number, remember)
-    try:
-        yield
-    finally:
-        restore()
-        if arrived:
-            signal.raise_signal(arrived[0])
