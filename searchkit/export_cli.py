@@ -28,7 +28,8 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Trained weights (.safetensors), or `streets` for those that come with ssr; seeded ones if left out.",
+        help="Trained weights (.safetensors), or `streets` for those that come with ssr and fasterseg; "
+        "seeded ones if left out.",
     ),
 ]
 Resolution = Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width of the input.")]

@@ -56,14 +56,34 @@ def test_ssr_against_its_baseline_over_seeds():
     assert tree["difference_of_means"] == pytest.approx(ahead / 100)
 
 
-def test_what_precisions_cost():
-    tree = json.loads((ROOT / "bench/results/precision-ssr-128x256.json").read_text())
+def test_shipped_weights():
+    """The table, and the classes that the text below it names."""
+    records = {
+        network: json.loads((ROOT / f"searchkit/shipped_weights/{network}.streets.json").read_text())["measured"]
+        for network in ("ssr", "fasterseg")
+    }
+    for network, measured in records.items():
+        assert (measured["split"], measured["samples"]) == ("val", 500)
+        assert mean(measured["iou"].values()) == pytest.approx(measured["miou"])
+        assert row("docs/training.md", f"`{network}`", 4)[3] == f"{100 * measured['miou']:.1f} %"
+    ssr, fasterseg = (
+        [f"{100 * records[network]['iou'][name]:.1f}" for name in ("pole", "bicycle", "traffic light")]
+        for network in ("ssr", "fasterseg")
+    )
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    named = "pole {} %, bicycle {} %, traffic light {} %, against {}, {} and {} % of `ssr`"
+    assert named.format(*fasterseg, *ssr) in text
+
+
+@pytest.mark.parametrize("network", ["ssr", "fasterseg"])
+def test_what_precisions_cost(network):
+    tree = json.loads((ROOT / f"bench/results/precision-{network}-128x256.json").read_text())
     text = (ROOT / "docs/precision.md").read_text(encoding="utf-8")
     for found in tree["precisions"].values():
         miou = found["miou"]
         assert miou["drop_points"] <= miou["limit_points"]
         assert found["passed"]
-        assert f"which is {100 * miou['fp32']:.2f} % in float32" in text
+        assert f"`{network}`: {100 * miou['fp32']:.2f} % in float32" in text
         kept = f"{len(found['kept'])} of {found['layers']}" if found["layers"] else str(len(found["kept"]))
         clear = f"{100 * min(found['clear_agreement']):.2f} % of {100 * found['clear_share']:.0f} %"
         cells = [
