@@ -84,8 +84,16 @@ def check_output(path: Path) -> None:
 
 
 def resize_picture(picture: np.ndarray, size: Size, *, nearest: bool = False) -> np.ndarray:
-    """Resize a uint8 picture: bilinear with antialiasing, or nearest neighbour for label maps."""
+    """Resize a uint8 picture: bilinear with antialiasing, or nearest neighbour for label maps.
+
+    Bilinearly the width comes first and is rounded to bytes. Left to itself, Pillow takes the height first from version
+    13 on where that shrinks more, and a byte then differs by 1: the same picture would be another one elsewhere.
+    """
     if picture.shape[:2] == tuple(size):
         return picture
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(picture).resize((size.width, size.height), how))
+    image = Image.fromarray(picture)
+    if nearest:
+        return np.asarray(image.resize((size.width, size.height), Image.Resampling.NEAREST))
+    if size.width != image.width:
+        image = image.resize((size.width, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(image.resize((size.width, size.height), Image.Resampling.BILINEAR))
