@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from searchkit.blocks import resize
 from searchkit.sizes import Size
@@ -65,13 +66,17 @@ class _Capture(torch.overrides.TorchFunctionMode):
 
 def reference(model: Deployable, picture: np.ndarray, limits: Limits) -> Reference:
     """Run the PyTorch network on a uint8 RGB picture H x W x 3 of the model's size."""
-    batch = torch.from_numpy(model.contract.encode(picture))
+    output, captured = capture_logits(model.module, torch.from_numpy(model.contract.encode(picture)))
+    found, logits = output.numpy(), captured.numpy()
+    return Reference(found, logits, model.contract.labels(found, model.size), _clear(logits, model.size, limits))
+
+
+def capture_logits(module: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of a network inside its contract, and what its last arg-max or softmax was applied to."""
     capture = _Capture()
     with torch.inference_mode(), capture:
-        output = model.module(batch)
-    logits = (output if capture.logits is None else capture.logits).numpy()
-    found = output.numpy()
-    return Reference(found, logits, model.contract.labels(found, model.size), _clear(logits, model.size, limits))
+        output = module(batch)
+    return output, output if capture.logits is None else capture.logits
 
 
 def _clear(logits: np.ndarray, size: Size, limits: Limits) -> np.ndarray:

@@ -278,6 +278,50 @@ def test_lower_precisions_are_held_to_labels_rather_than_to_numbers(precision, a
     assert "max abs error is nan" in problem
 
 
+@pytest.mark.parametrize(
+    ("true", "rounding", "passes"),
+    [
+        (None, None, False),
+        (9e-5, 1e-9, True),  # nearer to float64 than the limit asks: the rest is PyTorch's own
+        (1.1e-4, 4e-5, False),
+        (2.9e-4, 1.5e-4, True),  # no worse than twice what PyTorch does
+        (3.1e-4, 1.5e-4, False),
+        (float("nan"), 1.0, False),
+        (1e-4, float("nan"), True),
+        (2e-4, float("nan"), False),
+    ],
+)
+def test_what_is_over_the_limit_is_held_against_float64(true, rounding, passes):
+    found = Comparison(**GOOD | {"max_abs_error": 3e-4, "float64_max_abs_error": true}).problems(rounding=rounding)
+    assert (not found) == passes
+    if not passes and true is not None:
+        assert f"(against float64: {true:.3g}; PyTorch in float32: {rounding:.3g})" in found[0]
+
+
+@pytest.mark.parametrize("io", ["raw", "labels"])
+def test_large_logits_are_no_error_and_do_not_hide_one(tiny_network, io):
+    """Logits of some thousands, whose float32 is coarser than 1e-4: PyTorch is as far from the truth as the export."""
+    model = Deployable(tiny_network(), SIZE, io)
+    with torch.no_grad():
+        last = [layer for layer in model.built.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+        last.weight.mul_(1e4)
+    report = verify(model, model.onnx)
+    assert report.comparisons[0].max_abs_error > 1e-4
+    assert report.rounding > 1e-4 / 2
+    assert report.passed, report.problems
+    assert report.to_tree()["pytorch_float64_max_abs_error"] == report.rounding
+    wrong = verify(model, changed(model, change_values("weight", lambda values: values.__imul__(1.0001))))
+    assert not wrong.passed
+    assert "against float64" in wrong.problems[0]
+
+
+def test_float64_is_not_asked_where_float32_will_do(model, monkeypatch):
+    monkeypatch.setattr("deploy.verify.exact", lambda *_: pytest.fail("there is no need"))
+    report = verify(model, model.onnx)
+    assert report.rounding is None
+    assert report.comparisons[0].float64_max_abs_error is None
+
+
 def test_a_float_output_is_held_as_its_logits_are():
     (problem,) = Comparison(**GOOD | {"output_max_abs_error": 2e-4}).problems()
     assert "max abs error of the output 0.0002 exceeds 0.0001" in problem
