@@ -47,7 +47,7 @@ COPY --chown=10001:10001 . .
 # packages on PyPI fetch their libraries from NVIDIA's package index.
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN python3 -m venv /home/searchkit/venv \
-    && grep -vE '^(torch|onnxruntime|onnxruntime-gpu|tensorrt-rtx|cuda-core|cuda-bindings)==' constraints.txt \
+    && grep -vE '^(torch|onnxruntime|onnxruntime-gpu|tensorrt-rtx|cuda-core|cuda-bindings|nvidia-cuda-nvrtc|triton)==' constraints.txt \
        > /home/searchkit/constraints.txt \
     && /home/searchkit/venv/bin/python -m pip install --no-cache-dir "${TORCH}" \
        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
