@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .engine_record import EngineRecord
+from .lowering.record import sentence
 
 _TEXT = """\
 # {network}
@@ -17,7 +18,7 @@ A semantic segmentation network, exported by searchkit {version}: pictures in, a
 | network | {network} ({digest}) |
 | weights | {weights} |
 | model | `model.onnx`, {precision}, ONNX opset {opset} |
-| input | `{input[name]}`: {input[dtype]} {input[shape]} {input[layout]}, {input[meaning]} |
+{lowering}| input | `{input[name]}`: {input[dtype]} {input[shape]} {input[layout]}, {input[meaning]} |
 | output | `{output[name]}`: {output[dtype]} {output[shape]} {output[layout]}, {output[meaning]} |
 | mean and standard deviation | {normalisation} |
 | classes | {classes}, in `labels.txt`; their colours in `palette.csv` |
@@ -68,7 +69,12 @@ _UNTRAINED = "\n**The weights are not trained: speed is real, the labels mean no
 
 
 def readme(
-    contract: Mapping[str, Any], opset: int, version: str, engines: Sequence[EngineRecord], stacks: Sequence[str]
+    contract: Mapping[str, Any],
+    opset: int,
+    version: str,
+    engines: Sequence[EngineRecord],
+    stacks: Sequence[str],
+    lowering: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The text.
 
@@ -78,6 +84,7 @@ def readme(
         version: of searchkit.
         engines: those in the bundle.
         stacks: names of the folders below `stacks`.
+        lowering: the tree of `lowering.json`; None where there is none.
     """
     weights = contract["weights"]
     return _TEXT.format(
@@ -87,6 +94,7 @@ def readme(
         weights=weights["text"],
         precision=contract["precision"],
         opset=opset,
+        lowering=f"| rewrites | {sentence(lowering)} |\n" if lowering else "",
         input=_shown(contract["input"]),
         output=_shown(contract["output"]),
         normalisation=_normalisation(contract["normalisation"]),

@@ -15,6 +15,8 @@ from .bundle import Bundle
 from .contracts import CONTRACTS, Contract
 from .engine_record import EngineRecord, read_records
 from .letterbox import ResizeRule
+from .lowering.record import FILE as LOWERING
+from .lowering.record import check_record
 from .onnx_gate import Interface, check_onnx
 
 if TYPE_CHECKING:
@@ -126,6 +128,13 @@ class BundledModel:
                 "not a record of a precision", where=str(self.bundle.path / "precision.json"), fix="export it again"
             )
         return record
+
+    @cached_property
+    def lowering_record(self) -> dict[str, Any] | None:
+        """Which rewrites the model has; None where none were asked for, or where the bundle does not say."""
+        if LOWERING not in self.bundle.entries:
+            return None
+        return check_record(self.bundle.json(LOWERING), where=str(self.bundle.path / LOWERING))
 
     @cached_property
     def onnx(self) -> bytes:

@@ -21,7 +21,9 @@ from searchkit.sizes import Size
 from searchkit.weights import Weights, load_weights, seed_weights
 
 from .contracts import CONTRACTS, Contract
-from .lowering import lower
+from .lowering.choice import Lowered, Lowering
+from .lowering.pools import lower
+from .lowering.record import record as lowering_record
 from .onnx import export_onnx
 from .opset import downgrade
 from .precision import PRECISIONS
@@ -41,6 +43,7 @@ class Deployable:
         seed: of the seeded weights.
         precision: of the exported model, one of `PRECISIONS`.
         calibration: what int8 learns from and is measured on; fp16 takes it too, fp32 has no use for it.
+        lowering: which rewrites the ONNX model gets; none if None.
 
     Raises:
         UsageError: the size or the number of classes does not suit, the network exceeds a limit, or precision and
@@ -58,6 +61,7 @@ class Deployable:
         seed: int = 0,
         precision: str = "fp32",
         calibration: Calibration | None = None,
+        lowering: Lowering | None = None,
     ) -> None:
         _check_precision(precision, calibration)
         self.contract: Contract = CONTRACTS.load(io)
@@ -65,7 +69,7 @@ class Deployable:
         network.check(size)
         self.network, self.size, self.io = network, size, io.replace("_", "-")
         self.precision, self.calibration = precision, calibration
-        self._weights_file, self._seed = weights, seed
+        self._weights_file, self._seed, self._lowering = weights, seed, lowering
 
     @cached_property
     def _built(self) -> tuple[nn.Module, Weights]:
@@ -92,21 +96,37 @@ class Deployable:
 
     @cached_property
     def lowered(self) -> nn.Module:
-        """The rewritten copy that is exported."""
+        """The copy that is exported: pools of a known size."""
         return lower(self.module, self.example())
 
     @cached_property
-    def onnx_fp32(self) -> bytes:
-        """The serialised ONNX model in float32, which other precisions are made from; opset as the contract wants."""
-        exported = export_onnx(
+    def _exported(self) -> bytes:
+        """What the exporter writes, before any rewrite."""
+        return export_onnx(
             self.lowered,
             self.example(),
             input_name=self.contract.input_spec(self.size).name,
             output_name=self.contract.output_name,
             metadata=self.metadata(),
         )
-        newest = self.contract.max_opset
-        return exported if newest is None else downgrade(exported, newest)
+
+    @cached_property
+    def lowering(self) -> Lowered:
+        """The float32 model as it is exported, with the rewrites that were asked for, and what chose them."""
+        if self._lowering is None:
+            return Lowered(self._exported, (), None)
+        return self._lowering.run(self, self._exported)
+
+    @property
+    def lowering_record(self) -> dict[str, Any] | None:
+        """Which rewrites the model has, and the measurement that chose them; None where none were asked for."""
+        return None if self._lowering is None else lowering_record(self.lowering)
+
+    @cached_property
+    def onnx_fp32(self) -> bytes:
+        """The serialised ONNX model in float32, which other precisions are made from; opset as the contract wants."""
+        newest, model = self.contract.max_opset, self.lowering.model
+        return model if newest is None else downgrade(model, newest)
 
     @cached_property
     def _converted(self) -> Converted:

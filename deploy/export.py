@@ -24,6 +24,7 @@ from .engine_record import EngineRecord, engine_files
 from .golden import FILE as GOLDEN
 from .golden import make_golden
 from .letterbox import ResizeRule
+from .lowering.record import FILE as LOWERING
 from .onnx_gate import Interface, check_onnx
 from .planner import RUNTIMES, check_export
 from .stacks import STACKS, Subject, readers
@@ -138,12 +139,14 @@ def _files(
         GOLDEN: make_golden(model).to_bytes(),
         "labels.txt": "".join(f"{name}\n" for name in contract["classes"]).encode(),
         "palette.csv": _palette(labels),
-        "README.md": readme(contract, interface.opset, __version__, records, names),
+        "README.md": readme(contract, interface.opset, __version__, records, names, model.lowering_record),
         **compiled,
         **stacks,
     }
     if model.precision_record is not None:
         files["precision.json"] = _json(model.precision_record)
+    if model.lowering_record is not None:
+        files[LOWERING] = _json(model.lowering_record)
     return files
 
 

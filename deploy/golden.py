@@ -20,6 +20,7 @@ from .backends.onnxruntime import create_session
 
 if TYPE_CHECKING:
     from .backends import Model, SessionInfo
+    from .bundled import BundledModel
     from .contracts import Contract
 
 FILE = "golden.safetensors"
@@ -95,6 +96,13 @@ def make_golden(model: Model) -> Golden:
     session = create_session(model.onnx, device="cpu", threads=1, optimise=False)
     output: np.ndarray = session.run(None, {session.get_inputs()[0].name: batch})[0]
     return Golden(image, batch, output, _labels(contract, output, model))
+
+
+def golden_of(model: BundledModel) -> Golden | None:
+    """The pair in a bundle; None in bundles of schema 1. Raises `DamagedArtifactError` where it is none."""
+    if FILE not in model.bundle.entries:
+        return None
+    return Golden.from_bytes(model.bundle.files[FILE], model, where=str(model.bundle.path / FILE))
 
 
 def _labels(contract: Contract, output: np.ndarray, model: Model) -> np.ndarray:

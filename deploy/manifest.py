@@ -33,13 +33,14 @@ ROLES = {
     "contract.json": "input and output tensors, normalisation, resize rule, labels and palette",
     "verification.json": "numbers against the PyTorch network",
     "precision.json": "how the precision was reached",
+    "lowering.json": "which rewrites the model has, and the measurement that chose them",
     "golden.safetensors": "one picture, its input tensor, and the output and labels to expect",
     "engines.json": "what made each engine, for which devices, from which model",
     "labels.txt": "names of the classes, one a line",
     "palette.csv": "colours of the classes",
     "README.md": "what this folder is and how to use it",
 }
-_OPTIONAL = {"precision.json", "engines.json"}
+_OPTIONAL = {"precision.json", "lowering.json", "engines.json"}
 _REQUIRED = {
     1: {"model.onnx", "network.json", "contract.json", "verification.json"},
     SCHEMA: set(ROLES) - _OPTIONAL,

@@ -15,8 +15,8 @@ from .backends import BACKENDS, SessionInfo
 from .bundle import Bundle
 from .bundled import BundledModel
 from .deployable import Deployable
-from .golden import FILE as GOLDEN
-from .golden import MIN_CLASSES, Golden, check_golden
+from .golden import MIN_CLASSES, check_golden, golden_of
+from .lowering.record import sentence
 from .verify import verify
 
 DEFAULT_BACKEND = "onnxruntime"
@@ -114,6 +114,8 @@ def prove(
         Check("model", "passed", f"model.onnx, {len(model.onnx)} bytes, holds nothing but what searchkit exports"),
         _engines(model),
     ]
+    if model.lowering_record is not None:
+        checks.append(Check("rewrites", "passed", sentence(model.lowering_record)))
     compared, report = _network(model)
     try:
         ran, info = _golden(model, backend, mode, device, threads)
@@ -158,7 +160,7 @@ def _golden(
     model: BundledModel, backend: str, mode: str | None, device: str | None, threads: int | None
 ) -> tuple[list[Check], SessionInfo | None]:
     """The golden picture on a backend; in bundles of schema 1, only that the answer is not one class everywhere."""
-    golden = _pair(model)
+    golden = golden_of(model)
     batch = golden.input if golden else model.contract.encode(streets.draw(0, _PICTURE_INDEX, model.size).image)
     try:
         with BACKENDS.load(backend).open(model, device=device, threads=threads, mode=mode) as session:
@@ -181,12 +183,6 @@ def _golden(
     if found.problems:
         return [Check("golden picture", "failed", f"{'; '.join(found.problems)} ({where})")], info
     return [Check("golden picture", "passed", text)], info
-
-
-def _pair(model: BundledModel) -> Golden | None:
-    if GOLDEN not in model.bundle.entries:
-        return None
-    return Golden.from_bytes(model.bundle.files[GOLDEN], model, where=str(model.bundle.path / GOLDEN))
 
 
 def _too_old(bundle: Bundle, what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,22 @@ Targets = Annotated[
         help="A device to build for, and to ask what it refuses: sm75, rtx2080ti, ... May be repeated.",
     ),
 ]
+LoweringNames = Annotated[
+    str,
+    typer.Option(
+        "--lowering",
+        metavar="NAME,...|auto|none",
+        help="Rewrites of the graph, each the same function; `auto` keeps those that a measurement finds faster here.",
+    ),
+]
+LoweringBackend = Annotated[
+    str | None,
+    typer.Option("--lowering-backend", metavar="NAME[:MODE]", help="What `auto` measures on; onnxruntime if left out."),
+]
+LoweringThreads = Annotated[
+    int | None,
+    typer.Option("--lowering-threads", min=1, max=1024, help="CPU threads of that; the backend's default if left out."),
+]
 Resize = Annotated[
     str, typer.Option("--resize", help="stretch or letterbox: how pictures of other sizes are to be fitted.")
 ]
@@ -100,17 +117,19 @@ def export(
     int8_rest: Rest = None,
     engine: Engines = None,
     target: Targets = None,
+    lowering: LoweringNames = "none",
+    lowering_backend: LoweringBackend = None,
+    lowering_threads: LoweringThreads = None,
     resize: Resize = "stretch",
     output: ExportFolder = None,
     seed: Seed = 0,
     json: JsonOption = None,
 ) -> None:
     """Export a network to ONNX, verify it against PyTorch, and write a bundle."""
-    from deploy.contracts import CONTRACTS
     from deploy.engine_order import known_targets, order_engines
     from deploy.letterbox import ResizeRule
+    from deploy.lowering.choice import Lowering
 
-    from .errors import unknown_name
     from .networks import resolve
     from .sizes import parse_size
     from .trained import find_weights
@@ -118,12 +137,12 @@ def export(
     # All that can be refused is refused before torch is imported.
     check_json(json)
     found, size = resolve(network), parse_size(resolution)
-    if io.replace("_", "-") not in CONTRACTS.names():
-        raise unknown_name("tensor contract", io, CONTRACTS.names(), where="--io")
+    _check_contract(io)
     rule = ResizeRule(resize)
     _check_precision(precision, calibration, calibration_method, calibration_pictures, max_miou_drop, int8_rest)
     orders = order_engines(engine or [], target or [])
     gpus = known_targets(target or [], orders)
+    rewrites = Lowering.parse(lowering, lowering_backend, lowering_threads)
     found.check(size)
     file = find_weights(weights, found.name) if weights else None
     dataset = _dataset(calibration, found) if calibration else None
@@ -132,18 +151,30 @@ def export(
     from deploy.deployable import Deployable
     from deploy.export import export as export_bundle
 
-    def tell(text: str) -> None:
-        err().print(text, markup=False)
-
-    tell(f"building {found.name} at {size}, contract {io}")
+    _tell(f"building {found.name} at {size}, contract {io}")
     with progress() as advance:
         learning = _calibration(dataset, calibration_method, calibration_pictures, max_miou_drop, int8_rest, advance)
-        model = Deployable(found, size, io, weights=file, seed=seed, precision=precision, calibration=learning)
+        rewriting = replace(rewrites, tell=_tell) if rewrites else None
+        given: dict[str, Any] = {"precision": precision, "calibration": learning, "lowering": rewriting}
+        model = Deployable(found, size, io, weights=file, seed=seed, **given)
         if not model.weights.trained:
-            tell(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
-        tell(f"exporting in {precision}")
-        exported = export_bundle(model, folder, resize=rule, engines=orders, targets=gpus, tell=tell)
+            _tell(f"weights are {model.weights.text}: speed is real, the labels mean nothing")
+        _tell(f"exporting in {precision}")
+        exported = export_bundle(model, folder, resize=rule, engines=orders, targets=gpus, tell=_tell)
     _answer(model, exported, folder, json)
+
+
+def _tell(text: str) -> None:
+    err().print(text, markup=False)
+
+
+def _check_contract(io: str) -> None:
+    from deploy.contracts import CONTRACTS
+
+    from .errors import unknown_name
+
+    if io.replace("_", "-") not in CONTRACTS.names():
+        raise unknown_name("tensor contract", io, CONTRACTS.names(), where="--io")
 
 
 def _answer(model: Deployable, exported: Exported, folder: Path, json: str | None) -> None:
@@ -202,6 +233,8 @@ def _calibration(
 
 
 def _print_export(model: Deployable, exported: Exported, folder: Path) -> None:
+    from deploy.lowering.record import sentence
+
     report = exported.report
     worst = max(c.max_abs_error for c in report.comparisons)
     agreement = min(c.label_agreement for c in report.comparisons)
@@ -220,6 +253,8 @@ def _print_export(model: Deployable, exported: Exported, folder: Path) -> None:
             f"{miou['limit_points']:.2f} are allowed",
             markup=False,
         )
+    if model.lowering_record:
+        console.print(f"rewrites: {sentence(model.lowering_record)}", markup=False)
     for engine in exported.engines:
         console.print(
             f"engine {engine.backend} {engine.version} for {', '.join(engine.targets)}: "
@@ -239,6 +274,7 @@ def _export_tree(model: Deployable, exported: Exported, folder: Path) -> dict[st
         "resolution": str(model.size),
         "io": model.io,
         "precision": model.precision,
+        "lowering": model.lowering_record,
         "trained": model.weights.trained,
         "onnx_bytes": len(model.onnx),
         "onnx_sha256": model.onnx_sha256,

@@ -13,7 +13,7 @@ from deploy.bundle import MANIFEST, ROLES, is_bundle, read_bundle, replace_bundl
 from searchkit import __version__, strict_json
 from searchkit.errors import DamagedArtifactError, StorageError, UsageError
 
-OPTIONAL = ("precision.json", "engines.json")
+OPTIONAL = ("precision.json", "lowering.json", "engines.json")
 SCHEMA_1 = Path(__file__).parents[1] / "golden" / "bundle-schema-1"
 
 

@@ -68,8 +68,8 @@ def test_a_bundle_holds_all_its_files_and_the_manifest(model, tmp_path):
     assert exported.report.passed
     assert (exported.engines, exported.refusals) == ((), {})
     bundle = read_bundle(tmp_path / "not" / "there" / "yet")
-    # An fp32 model has no record of a precision, and there was no engine to build.
-    assert set(bundle.files) == {*ROLES, *TRITON} - {"precision.json", "engines.json"}
+    # An fp32 model has no record of a precision, no rewrite was asked for, and there was no engine to build.
+    assert set(bundle.files) == {*ROLES, *TRITON} - {"precision.json", "lowering.json", "engines.json"}
     assert bundle.files["model.onnx"] == model.onnx
     assert bundle.json("verification.json") == exported.report.to_tree()
     assert bundle.json("contract.json") == contract_of(model)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deploy.lowering import FixedAvgPools, lower, pooling_matrix
+from deploy.lowering.pools import FixedAvgPools, lower, pooling_matrix
 from searchkit.blocks import AdaptiveAvgPools
 from searchkit.networks import known_names, resolve
 from searchkit.sizes import Size

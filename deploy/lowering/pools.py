@@ -1,6 +1,6 @@
-"""Rewrites of a network for export; each is the same function, and `verify` proves it at every export.
+"""Adaptive pooling of a known size as two 1x1 convolutions: the one rewrite that every export has.
 
-The PyTorch network stays as the paper has it and is the reference; what is exported is a rewritten copy.
+It is done on the PyTorch network, because the exporter would unroll adaptive pooling into thousands of nodes.
 """
 
 from __future__ import annotations
