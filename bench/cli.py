@@ -12,7 +12,7 @@ import typer
 
 from searchkit.console import JsonOption, err, out, run, write_json
 
-from . import training_cli
+from . import label_head_cli, lowering_cli, pipeline_cli, preprocessing_cli, training_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,10 @@ app = typer.Typer(
 )
 
 app.command()(training_cli.training)
+app.command("label-head")(label_head_cli.label_head)
+app.command()(lowering_cli.lowering)
+app.command()(preprocessing_cli.preprocessing)
+app.command()(pipeline_cli.pipeline)
 
 NetworksArgument = Annotated[
     list[str] | None,
@@ -54,7 +58,8 @@ BackendOption = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME[:MODE],...",
-        help="Such as openvino:bf16; several with commas; `all` is every one here. (default: onnxruntime)",
+        help="Such as openvino:bf16; several with commas; `all` is every one here, `auto` the fastest that passes. "
+        "(default: onnxruntime)",
     ),
 ]
 PrecisionOption = Annotated[

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 
+from deploy.automatic import AUTO, choose
 from deploy.backends import BACKENDS, Available, Backend, Compiler, SessionInfo, Unavailable
 from deploy.contracts import CONTRACTS
 from deploy.deployable import Deployable
@@ -59,7 +61,7 @@ class Runtime:
     precision: str = DEFAULT_PRECISION
 
     def __str__(self) -> str:
-        is_default = self.mode == BACKENDS.load(self.backend).modes[0]
+        is_default = self.backend == AUTO or self.mode == BACKENDS.load(self.backend).modes[0]
         name = self.backend if is_default else f"{self.backend}:{self.mode}"
         return name if self.precision == DEFAULT_PRECISION else f"{name} in {self.precision}"
 
@@ -94,8 +96,8 @@ class _Prepared:
 def runtimes_of(arguments: Sequence[str], device: str | None = None, precisions: Sequence[str] = ()) -> list[Runtime]:
     """What `NAME` and `NAME:MODE` of the command line name, each in every precision.
 
-    `all` is every backend that runs here, in its default mode and the precisions that it takes. Without any name, ONNX
-    Runtime, or the first that runs here.
+    `auto` is what `deploy.automatic.choose` takes, network by network. `all` is every backend that runs here, in its
+    default mode and the precisions that it takes. Without any name, ONNX Runtime, or the first that runs here.
 
     Args:
         device: that `all` must have; None for any.
@@ -129,8 +131,10 @@ def precisions_of(arguments: Sequence[str]) -> list[str]:
 
 def _runtime_of(argument: str) -> Runtime:
     name, colon, mode = argument.partition(":")
-    if name == ALL:
-        raise UsageError("`all` takes no mode", where="--backend", got=argument, fix="name the backends one by one")
+    if argument == AUTO:
+        return Runtime(AUTO, AUTO)
+    if name in (ALL, AUTO):
+        raise UsageError(f"`{name}` takes no mode", where="--backend", got=argument, fix="name the backends one by one")
     backend = BACKENDS.load(name)
     wanted = mode.replace("-", "_") if colon else None
     return Runtime(backend.name, backend.chosen_mode(wanted, backend.precisions[0]))
@@ -214,7 +218,7 @@ def _prepare_all(
     """Network by network, so that one export serves all runtimes; what is ready comes runtime by runtime."""
     usable, failures = _usable(runtimes, setting)
     batch = _input(setting)
-    ready: list[_Prepared] = []
+    ready: list[tuple[int, _Prepared]] = []
     for network in networks:
         models: dict[str, Deployable] = {}
         for runtime in usable:
@@ -222,16 +226,31 @@ def _prepare_all(
             try:
                 model = models.get(runtime.precision) or _model(network, runtime.precision, setting)
                 models[runtime.precision] = model
-                ready.append(_prepare(model, runtime, setting, batch, stack))
+                if runtime.backend == AUTO:
+                    progress(f"{runtime}: measuring what is installed, {network.name}")
+                chosen, remark = _chosen(model, runtime, setting)
+                prepared = _prepare(model, chosen, setting, batch, stack, remark)
+                ready.append((usable.index(runtime), prepared))
             except Exception as error:
                 failures.append(Failure(network.name, runtime, _as_searchkit_error(error)))
-    return sorted(ready, key=lambda prepared: usable.index(prepared.runtime)), failures
+    return [prepared for _, prepared in sorted(ready, key=itemgetter(0))], failures
+
+
+def _chosen(model: Deployable, runtime: Runtime, setting: Setting) -> tuple[Runtime, dict[str, str]]:
+    """What `auto` is for a network, and what its result says of that; any other runtime is itself."""
+    if runtime.backend != AUTO:
+        return runtime, {}
+    choice = choose(model, device=setting.device, threads=setting.threads)
+    return Runtime(choice.backend, choice.mode, runtime.precision), {"chosen_by_auto": choice.text}
 
 
 def _usable(runtimes: Sequence[Runtime], setting: Setting) -> tuple[list[Runtime], list[Failure]]:
     """The runtimes whose backend is here, takes the precision and has the device, and why the others are not."""
     usable, failures = [], []
     for runtime in runtimes:
+        if runtime.backend == AUTO:
+            usable.append(runtime)
+            continue
         try:
             backend = BACKENDS.load(runtime.backend)
             backend.chosen_mode(runtime.mode, runtime.precision)
@@ -255,7 +274,14 @@ def _input(setting: Setting) -> np.ndarray:
     return CONTRACTS.load(setting.io).encode(streets.draw(0, 0, setting.size).image)
 
 
-def _prepare(model: Deployable, runtime: Runtime, setting: Setting, batch: np.ndarray, stack: ExitStack) -> _Prepared:
+def _prepare(
+    model: Deployable,
+    runtime: Runtime,
+    setting: Setting,
+    batch: np.ndarray,
+    stack: ExitStack,
+    remark: dict[str, str],
+) -> _Prepared:
     backend: Backend = BACKENDS.load(runtime.backend)
     session = stack.enter_context(
         backend.open(model, device=setting.device, threads=setting.threads, mode=runtime.mode)
@@ -264,7 +290,7 @@ def _prepare(model: Deployable, runtime: Runtime, setting: Setting, batch: np.nd
     network = model.network
     cost = on_meta(network.build_on_meta(), setting.size)
     # A result names mode and precision, whatever its backend says of itself.
-    options = {"mode": runtime.mode, "precision": model.precision} | session.info.options
+    options = {"mode": runtime.mode, "precision": model.precision} | session.info.options | remark
     return _Prepared(
         runtime=runtime,
         facts=NetworkFacts(network.name, network.digest, network.classes, cost.params, cost.conv_macs),

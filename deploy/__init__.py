@@ -21,9 +21,18 @@ def load(
     backend: str = "onnxruntime",
     mode: str | None = None,
     trust_engines: bool = False,
+    labels_at: str = "model",
 ) -> Segmenter:
     """Open a bundle for inference: `segmenter(image)` gives its label map. See `deploy.segmenter.load`."""
     # Imported here, so that importing any part of this package does not import all of it.
     from . import segmenter
 
-    return segmenter.load(path, device=device, threads=threads, backend=backend, mode=mode, trust_engines=trust_engines)
+    return segmenter.load(
+        path,
+        device=device,
+        threads=threads,
+        backend=backend,
+        mode=mode,
+        trust_engines=trust_engines,
+        labels_at=labels_at,
+    )

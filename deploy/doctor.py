@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 from .backends import BACKENDS, Available, Compiler
 from .backends.onnxruntime import installed
+from .native.library import native
+from .native.status import status
 
 _REQUIRED = ("torch", "numpy", "onnx", "onnxscript", "safetensors", "pydantic", "typer", "rich", "pillow", "fvcore")
 _GPU = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-core", "cuda-bindings", "pycuda")
@@ -49,6 +51,14 @@ class BackendState:
 
 
 @dataclass(frozen=True)
+class NativeState:
+    """Label head and pre-processing in one pass each: whether they are in use, and which, or why not."""
+
+    in_use: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Everything `searchkit doctor` prints."""
 
@@ -56,16 +66,19 @@ class Diagnosis:
     packages: tuple[Package, ...]
     backends: tuple[BackendState, ...]
     problems: tuple[str, ...]
+    native: NativeState
 
     def to_tree(self) -> dict[str, object]:
         return {"schema": 1, **asdict(self)}
 
 
-def diagnose() -> Diagnosis:
-    """Look at this machine; raises nothing, changes nothing."""
+def diagnose(*, build_native: bool = False) -> Diagnosis:
+    """Look at this machine; raises nothing, and changes nothing unless the native kernels are to be compiled."""
+    if build_native:
+        native()
     packages = tuple(_package(name) for name in (*_REQUIRED, *_OPTIONAL))
     backends = tuple(_backend(name) for name in BACKENDS.names())
-    return Diagnosis(_system(), packages, backends, tuple(_problems(packages, backends)))
+    return Diagnosis(_system(), packages, backends, tuple(_problems(packages, backends)), NativeState(*status()))
 
 
 def _package(name: str) -> Package:

@@ -42,7 +42,7 @@ class ResizeRule:
         """A uint8 picture H x W x 3 at `size`; the very array if it has that size already."""
         if picture.shape[:2] == tuple(size):
             return picture
-        inside = self._inside(Size(*picture.shape[:2]), size)
+        inside = self.inside(Size(*picture.shape[:2]), size)
         scaled = resize_picture(picture, inside)
         if inside == size:
             return scaled
@@ -56,10 +56,10 @@ class ResizeRule:
         size = Size(*labels.shape)
         if picture == size:
             return labels
-        inside = self._inside(picture, size)
+        inside = self.inside(picture, size)
         return resize_picture(labels[: inside.height, : inside.width], picture, nearest=True)
 
-    def _inside(self, picture: Size, size: Size) -> Size:
+    def inside(self, picture: Size, size: Size) -> Size:
         """Where the picture lies in the model's input, from the top left corner."""
         if self.name == "stretch":
             return size

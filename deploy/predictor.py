@@ -37,7 +37,8 @@ def bundle_predictor(path: Path, *, device: str = "cpu", threads: int | None = N
 
     bundle = read_bundle(path)
     network, described = resolve(str(path)), describe(bundle)
-    segmenter = Segmenter(bundle, device=device, threads=threads)
+    # The graph as it is shipped: what is scored is the model, not the native label head.
+    segmenter = Segmenter(bundle, device=device, threads=threads, mode="default")
     gives = "logits" if described.contract.output_name == "logits" else "labels"
     subject = Subject(
         network.name,

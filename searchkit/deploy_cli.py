@@ -57,12 +57,15 @@ def verify(
         )
 
 
-def _backend(argument: str) -> tuple[str, str | None]:
-    """`NAME[:MODE]`, both known; raises `UsageError`."""
+def _backend(argument: str, *, auto: bool = False) -> tuple[str, str | None]:
+    """`NAME[:MODE]`, both known; `auto` where that is allowed; raises `UsageError`."""
+    from deploy.automatic import AUTO
     from deploy.backends import BACKENDS
 
     from .errors import unknown_name
 
+    if auto and argument == AUTO:
+        return AUTO, None
     name, _, mode = argument.partition(":")
     modes = BACKENDS.load(name).modes
     if mode and mode not in modes:
@@ -131,7 +134,14 @@ def run(
     labels: Annotated[
         bool, typer.Option("--labels", help="Write class indices as grey values instead of colours.")
     ] = False,
-    backend: BackendOption = "onnxruntime",
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            metavar="NAME[:MODE]",
+            help="What runs the model: one that `searchkit doctor` lists, or `auto`, the fastest that is right.",
+        ),
+    ] = "onnxruntime",
     device: Device = None,
     threads: Threads = None,
     trust_engine: Trust = False,
@@ -144,7 +154,7 @@ def run(
     if overlay and labels:
         raise UsageError("a map of class indices has no overlay", where="--labels", fix="give one of the two")
     style = "overlay" if overlay else "labels" if labels else "colours"
-    name, mode = _backend(backend)
+    name, mode = _backend(backend, auto=True)
     from deploy.bundle import read_bundle
 
     opened = read_bundle(bundle)
@@ -154,6 +164,8 @@ def run(
 
     job = plan(source, output, style=style)
     segmenter = Segmenter(opened, device=device, threads=threads, backend=name, mode=mode, trust_engines=trust_engine)
+    if segmenter.choice is not None:
+        err().print(segmenter.choice.text, markup=False)
     with segmenter, progress() as advance:
         _warn_untrained(segmenter.trained)
         count = len(job.items) if job.kind == "folder" else 0

@@ -23,16 +23,24 @@ def doctor(
             help="Say instead what serves a GPU, with sources: v100, rtx2080ti, orin, sm86, ...",
         ),
     ] = None,
+    build_native: Annotated[
+        bool,
+        typer.Option("--build-native", help="Compile the native label head and pre-processing first (ten seconds)."),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Say what is installed, which backends can run here, and how to get the rest."""
     check_json(json)
     if target is not None:
+        if build_native:
+            from .errors import UsageError
+
+            raise UsageError("kernels are compiled for this machine only", where="--build-native", fix="leave it out")
         _plan(target, json)
         return
     from deploy.doctor import diagnose
 
-    diagnosis = diagnose()
+    diagnosis = diagnose(build_native=build_native)
     if json:
         write_json(diagnosis.to_tree(), json)
     if json != "-":
@@ -68,6 +76,8 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
         )
         builds = f"; builds engines here for {', '.join(backend.builds)}" if backend.builds else ""
         console.print(f"backend {backend.name}: {state}{builds}", markup=False)
+    state = "in use" if diagnosis.native.in_use else "not in use, PyTorch and Pillow do the same"
+    console.print(f"native kernels: {state}: {diagnosis.native.text}", markup=False)
     for problem in diagnosis.problems:
         console.print(f"problem: {problem}", markup=False)
 

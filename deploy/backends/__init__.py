@@ -6,8 +6,9 @@ Nothing ever falls back in silence: a session runs on the provider and device th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from searchkit.errors import BackendUnavailableError, UsageError, unknown_name
@@ -139,12 +140,16 @@ class Backend(ABC):
         modes: ways to run that differ in speed or in numbers, such as `eager` and `compiled`; the first is the default.
         precisions: which models it takes.
         runs_onnx: whether what runs is made of the ONNX model; otherwise of the PyTorch network itself.
+        label_head_modes: those that end in the native label head, and the mode that each is without it.
+        slow_modes: those that compile for tens of seconds when they are opened; `auto` leaves them out.
     """
 
     name: str
     modes: tuple[str, ...] = ("default",)
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     runs_onnx: bool = True
+    label_head_modes: Mapping[str, str] = MappingProxyType({})
+    slow_modes: tuple[str, ...] = ()
 
     @abstractmethod
     def probe(self) -> Available | Unavailable:

@@ -78,6 +78,7 @@ class AOTIBackend(Compiler):
     name = "aoti"
     precisions = ("fp32",)
     runs_onnx = False
+    slow_modes = ("default",)
 
     def probe(self) -> Available | Unavailable:
         try:

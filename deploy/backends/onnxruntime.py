@@ -3,7 +3,8 @@
 `get_available_providers()` lists CUDA and TensorRT even where their libraries cannot be loaded, and a session then runs
 somewhere else without a word; so the provider in use is read back and anything else than the wanted one is an error.
 
-Modes: `default`, the provider of the device; `cuda_graph`, the CUDA provider with its kernels recorded and replayed;
+Modes: `default`, the provider of the device; `label_head`, the same on the CPU with the last resize and arg-max done by
+the native operator (see `docs/native.md`); `cuda_graph`, the CUDA provider with its kernels recorded and replayed;
 `tensorrt`, the TensorRT provider. The last two are written against the documented provider options and were not run
 here: there was no GPU.
 """
@@ -12,10 +13,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from searchkit.errors import BackendUnavailableError
+from searchkit.errors import BackendUnavailableError, UsageError
 
+from ..native.library import Missing, Native, native, ready
+from ..native.onnx_operator import register, with_label_head
 from . import Available, Backend, Session, SessionInfo, Unavailable
 from ._onnxruntime_providers import PROVIDERS, TENSORRT, providers_of, settings_of
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from . import Model
 
+#: The mode whose sessions end in the native operator.
+LABEL_HEAD = "label_head"
 INSTALL = "pip install onnxruntime, or onnxruntime-gpu for CUDA: exactly one of them"
 
 # Which provider took which nodes: without it a few nodes on the CPU go unseen. Older versions ignore it.
@@ -56,7 +62,9 @@ def create_session(
         mode: one of the backend's modes.
 
     Raises:
-        BackendUnavailableError: ONNX Runtime is not installed, has no such device, or came up on another provider.
+        BackendUnavailableError: ONNX Runtime is not installed, has no such device, or came up on another provider; or
+            the mode cannot be had here.
+        UsageError: the mode is `label_head`, and the model does not end in labels.
     """
     BACKEND.require(device)
     _require_mode(mode, device)
@@ -70,7 +78,31 @@ def create_session(
         options.intra_op_num_threads = threads
     if device == "cuda":
         options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    if mode == LABEL_HEAD:
+        model = _headed(model, options)
     return _opened(model, options, providers_of(mode, device), device)
+
+
+def mode_for_labels(model: bytes, device: str) -> str:
+    """The fastest mode for label maps: `label_head` where its library is there and the model ends in labels.
+
+    Otherwise `default`. Nothing is compiled for it: see `deploy.native.library`.
+    """
+    return LABEL_HEAD if device == "cpu" and ready() and with_label_head(model) is not None else "default"
+
+
+def _headed(model: bytes, options: Any) -> bytes:
+    """The model with the native operator at its end, and options that know the operator."""
+    register(options)
+    headed = with_label_head(model)
+    if headed is None:
+        raise UsageError(
+            f"the mode {LABEL_HEAD} needs a model that ends in labels",
+            where="--backend",
+            allowed="the tensor contracts labels and triton",
+            fix="use the mode default, or export with --io labels",
+        )
+    return headed
 
 
 def _opened(model: bytes, options: Any, providers: list[tuple[str, dict[str, str]]], device: str) -> Any:
@@ -178,7 +210,8 @@ class ONNXRuntimeBackend(Backend):
     """The module `onnxruntime`, whichever of its two distributions brought it."""
 
     name = "onnxruntime"
-    modes = ("default", "cuda_graph", "tensorrt")
+    modes = ("default", LABEL_HEAD, "cuda_graph", "tensorrt")
+    label_head_modes = MappingProxyType({LABEL_HEAD: "default"})
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -205,6 +238,8 @@ class ONNXRuntimeBackend(Backend):
         session = create_session(model.onnx, device=device, threads=threads, mode=mode)
         options = {"mode": mode, "precision": model.precision, "graph_optimisation": "all", "io_binding": "on"}
         options |= settings_of(mode, device, threads)
+        if mode == LABEL_HEAD and isinstance(found := native(), Native):
+            options["label_head"] = found.kernels[0]
         nodes = _nodes_by_provider(session) if device == "cuda" else None
         if nodes:
             options["nodes"] = _in_words(nodes)
@@ -218,6 +253,9 @@ def _require_mode(mode: str, device: str) -> None:
 
     if mode == "default":
         return
+    if mode == LABEL_HEAD:
+        _require_label_head(device)
+        return
     if device != "cuda":
         raise BackendUnavailableError(
             f"the mode {mode} of onnxruntime needs a CUDA device",
@@ -229,6 +267,16 @@ def _require_mode(mode: str, device: str) -> None:
         raise BackendUnavailableError(
             "this ONNX Runtime was built without its TensorRT provider", fix="pip install onnxruntime-gpu"
         )
+
+
+def _require_label_head(device: str) -> None:
+    if device != "cpu":
+        raise BackendUnavailableError(
+            f"the mode {LABEL_HEAD} of onnxruntime is one of the CPU", got=device, allowed="cpu", fix="use --device cpu"
+        )
+    found = native()
+    if isinstance(found, Missing):
+        raise BackendUnavailableError(f"the native label head is not available: {found.reason}", fix=found.fix)
 
 
 BACKEND = ONNXRuntimeBackend()

@@ -3,16 +3,22 @@
 On a CPU with bfloat16 instructions OpenVINO's own default is bfloat16: each mode therefore forces its precision, and
 what the compiled network really uses is read back.
 
-Modes: `fp32`; `bf16`, which keeps 8 bits of a number's significand and so is another function than the verified one.
+Modes: `fp32`; `bf16`, which keeps 8 bits of a number's significand and so is another function than the verified one;
+`label_head` and `bf16_label_head`, the same two with the last resize and arg-max done by the native kernel behind
+OpenVINO (see `docs/native.md`), for models that end in labels.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from searchkit.errors import BackendUnavailableError, UsageError, VerificationError
 
+from ..native.label_head import kernels, label_head
+from ..native.label_tail import Headless, without_label_tail
+from ..native.library import Missing, native
 from . import Available, Backend, Session, SessionInfo, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install openvino"
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_LABEL_HEAD = "label_head"
 _MESSAGE_CHARACTERS = 200
 
 
@@ -62,11 +69,33 @@ class OpenVINOSession(Session):
         self._input = None
 
 
+class LabelHeadSession(OpenVINOSession):
+    """A network up to its logits, and the native kernel that makes labels of them; both are part of `execute`.
+
+    OpenVINO's threads do not spin, so the kernel takes as many.
+    """
+
+    def __init__(self, info: SessionInfo, compiled: Any, headless: Headless, threads: int) -> None:
+        super().__init__(info, compiled)
+        self._headless, self._threads = headless, threads
+
+    def execute(self) -> None:
+        super().execute()
+        logits = self._request.get_output_tensor().data
+        head, size, corners = label_head, self._headless.size, self._headless.corners
+        self._labels = head(logits[0], size, corners=corners, threads=self._threads)
+
+    def output(self) -> np.ndarray:
+        """A new array at each `execute`."""
+        return self._labels[None]
+
+
 class OpenVINOBackend(Backend):
     """OpenVINO's CPU plug-in."""
 
     name = "openvino"
-    modes = ("fp32", "bf16")
+    modes = ("fp32", "bf16", _LABEL_HEAD, f"bf16_{_LABEL_HEAD}")
+    label_head_modes = MappingProxyType({_LABEL_HEAD: "fp32", f"bf16_{_LABEL_HEAD}": "bf16"})
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -87,16 +116,37 @@ class OpenVINOBackend(Backend):
         import openvino
 
         core = openvino.Core()
-        _require_mode(core, mode)
-        compiled = _compiled(core, model.onnx, mode, threads)
-        options = _options(compiled, mode, model.precision)
-        _require_asked(options, mode, threads)
-        return OpenVINOSession(SessionInfo(self.name, state.version, "CPU plug-in", device, options), compiled)
+        precision = "bf16" if mode.startswith("bf16") else "fp32"
+        _require_precision(core, precision)
+        headless = _headless(model.onnx) if mode in self.label_head_modes else None
+        compiled = _compiled(core, headless.model if headless else model.onnx, precision, threads)
+        options = {"mode": mode} | _options(compiled, precision, model.precision)
+        _require_asked(options, precision, threads)
+        if headless is None:
+            return OpenVINOSession(SessionInfo(self.name, state.version, "CPU plug-in", device, options), compiled)
+        options["label_head"] = kernels()[0]
+        info = SessionInfo(self.name, state.version, "CPU plug-in", device, options)
+        return LabelHeadSession(info, compiled, headless, int(options["threads"]))
 
 
-def _require_mode(core: Any, mode: str) -> None:
+def _headless(onnx: bytes) -> Headless:
+    found = native()
+    if isinstance(found, Missing):
+        raise BackendUnavailableError(f"the native label head is not available: {found.reason}", fix=found.fix)
+    headless = without_label_tail(onnx)
+    if headless is None:
+        raise UsageError(
+            "the modes with the native label head need a model that ends in labels",
+            where="--backend",
+            allowed="the tensor contracts labels and triton",
+            fix="use the mode fp32 or bf16, or export with --io labels",
+        )
+    return headless
+
+
+def _require_precision(core: Any, precision: str) -> None:
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if mode == "bf16" and "BF16" not in capabilities:
+    if precision == "bf16" and "BF16" not in capabilities:
         raise BackendUnavailableError(
             "this CPU has no instructions for bfloat16 that OpenVINO uses",
             got=", ".join(capabilities),
@@ -105,9 +155,9 @@ def _require_mode(core: Any, mode: str) -> None:
         )
 
 
-def _compiled(core: Any, onnx: bytes, mode: str, threads: int | None) -> Any:
+def _compiled(core: Any, onnx: bytes, precision: str, threads: int | None) -> Any:
     settings = {
-        "INFERENCE_PRECISION_HINT": _HINTS[mode],
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         # Two sessions would otherwise be nailed to the same cores.
@@ -129,12 +179,11 @@ def _last_line(error: RuntimeError) -> str:
     return (lines or ["it does not say why"])[-1][:_MESSAGE_CHARACTERS]
 
 
-def _options(compiled: Any, mode: str, precision: str) -> dict[str, str]:
+def _options(compiled: Any, precision: str, model: str) -> dict[str, str]:
     """What the compiled network uses, as it says itself."""
     read = compiled.get_property
     return {
-        "mode": mode,
-        "precision": _precision(mode, precision),
+        "precision": _precision(precision, model),
         "inference_precision": read("INFERENCE_PRECISION_HINT").get_type_name(),
         "kernels": _kernels(compiled),
         "threads": str(read("INFERENCE_NUM_THREADS")),
@@ -144,11 +193,11 @@ def _options(compiled: Any, mode: str, precision: str) -> dict[str, str]:
     }
 
 
-def _precision(mode: str, model: str) -> str:
+def _precision(computed: str, model: str) -> str:
     """What is computed in; integers stay integers, and a float16 model is computed in the mode's precision."""
     if model == "int8":
-        return "int8" if mode == "fp32" else f"int8 and {mode}"
-    return mode if model == "fp32" else f"{model} as {mode}"
+        return "int8" if computed == "fp32" else f"int8 and {computed}"
+    return computed if model == "fp32" else f"{model} as {computed}"
 
 
 def _kernels(compiled: Any) -> str:
@@ -162,13 +211,13 @@ def _kernels(compiled: Any) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.most_common())
 
 
-def _require_asked(options: dict[str, str], mode: str, threads: int | None) -> None:
+def _require_asked(options: dict[str, str], precision: str, threads: int | None) -> None:
     """Nothing other than what was asked for is run in silence."""
-    if options["inference_precision"] != _HINTS[mode] or (mode == "fp32" and "bf16" in options["kernels"]):
+    if options["inference_precision"] != _HINTS[precision] or (precision == "fp32" and "bf16" in options["kernels"]):
         raise BackendUnavailableError(
             "OpenVINO computes in another precision than it was told to",
             got=f"{options['inference_precision']}, kernels {options['kernels']}",
-            allowed=_HINTS[mode],
+            allowed=_HINTS[precision],
         )
     if threads is not None and options["threads"] != str(threads):
         raise UsageError(

@@ -155,6 +155,7 @@ class PyTorchBackend(Backend):
     modes = tuple(_SESSIONS)
     precisions = ("fp32",)
     runs_onnx = False
+    slow_modes = ("compiled",)
 
     def probe(self) -> Available | Unavailable:
         try:

@@ -52,11 +52,13 @@ class Contract(ABC):
             applies them.
         output_dtype: numpy dtype of the output.
         max_opset: newest ONNX opset that the consumer reads; None where the exporter's own will do.
+        preprocessing: the layout of `deploy.native.preprocessing` that gives what `encode` does; None if none does.
     """
 
     normalisation_in_graph: bool = False
     output_dtype: str = "float32"
     max_opset: int | None = None
+    preprocessing: str | None = None
 
     @abstractmethod
     def check_classes(self, classes: int) -> None:

@@ -13,6 +13,8 @@ from . import Contract, TensorSpec
 class FloatInput(Contract):
     """Normalised float32 RGB N x 3 x H x W in, logits N x C x H' x W' out."""
 
+    preprocessing = "NCHW"
+
     def input_spec(self, size: Size) -> TensorSpec:
         meaning = "RGB, scaled to [0, 1], minus mean, over standard deviation, per channel"
         bounds = (

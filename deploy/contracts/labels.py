@@ -41,6 +41,7 @@ class Labels(Contract):
 
     normalisation_in_graph = True
     output_dtype = "uint8"
+    preprocessing = "pixels"
     name = "labels"
 
     def wrap(self, network: nn.Module, size: Size) -> nn.Module:

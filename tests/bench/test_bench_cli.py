@@ -11,7 +11,7 @@ from bench.cli import main
 from bench.measurement import Measurement, Protocol
 from deploy import deployable
 from deploy.backends.pytorch import PyTorchBackend, PyTorchSession
-from searchkit.errors import BackendUnavailableError
+from searchkit.errors import BackendUnavailableError, UsageError
 from searchkit.weights import Weights
 
 TINY = ["--resolution", "64x128", "--quick", "--backend", "pytorch"]
@@ -167,6 +167,53 @@ def test_backends_are_named_with_their_mode():
     assert [str(runtime) for runtime in found] == ["openvino:bf16", "pytorch:channels_last", "openvino"]
     assert found[2].mode == "fp32"
     assert fps.runtimes_of(["all", "openvino:bf16"])[-1] == found[0]
+
+
+def test_auto_is_named_once_and_takes_no_mode():
+    assert [str(runtime) for runtime in fps.runtimes_of(["auto", "auto", "openvino"])] == ["auto", "openvino"]
+    assert fps.runtimes_of(["auto"], None, ["int8"]) == [fps.Runtime("auto", "auto", "int8")]
+    for name in ("all", "auto"):
+        with pytest.raises(UsageError, match=f"`{name}` takes no mode"):
+            fps.runtimes_of([f"{name}:fp32"])
+
+
+def test_auto_measures_what_was_chosen_network_by_network(monkeypatch, tmp_path, capsys):
+    from deploy.automatic import Choice, Tried
+
+    chosen = {"fast-scnn": ("pytorch", "channels_last"), "ssr-baseline1": ("openvino", "fp32")}
+    asked = []
+
+    def choose(model, *, device, threads):
+        asked.append((model.network.name, device, threads))
+        backend, mode = chosen[model.network.name]
+        return Choice(backend, mode, (Tried(backend, mode, 1.25, precision="fp32"),))
+
+    monkeypatch.setattr(fps, "choose", choose)
+    target = tmp_path / "r.json"
+    arguments = ["fps", *chosen, "--resolution", "64x128", "--threads", "1", "--backend", "auto,onnxruntime"]
+    assert main([*arguments, "--json", str(target)]) == 0
+    assert asked == [(name, None, 1) for name in chosen]
+    tree = json.loads(target.read_text())
+    found = [(m["network"]["name"], m["session"]["backend"], m["session"]["options"]) for m in tree["measurements"]]
+    assert [(name, backend) for name, backend, _ in found] == [
+        ("fast-scnn", "pytorch"),
+        ("ssr-baseline1", "openvino"),
+        ("fast-scnn", "onnxruntime"),
+        ("ssr-baseline1", "onnxruntime"),
+    ]
+    assert found[0][2]["chosen_by_auto"] == "pytorch:channels_last, computes in fp32: 1.2 ms, measured now"
+    assert "chosen_by_auto" not in found[2][2]
+
+
+def test_where_auto_finds_nothing_the_rest_goes_on(monkeypatch, capsys):
+    def choose(*_, **__):
+        raise BackendUnavailableError("no backend here gives the right labels")
+
+    monkeypatch.setattr(fps, "choose", choose)
+    assert main(["fps", "fast-scnn", "--resolution", "64x128", "--backend", "auto,onnxruntime"]) != 0
+    shown = capsys.readouterr()
+    assert "fast-scnn on auto: no backend here gives the right labels" in shown.err
+    assert "fast-scnn" in shown.out
 
 
 def test_commas_and_repetition_mean_the_same(monkeypatch):

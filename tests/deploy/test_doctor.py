@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 
 from deploy.backends import BACKENDS, Compiler, Unavailable
-from deploy.doctor import diagnose
+from deploy.doctor import NativeState, diagnose
 
 
 @pytest.fixture
@@ -67,3 +67,16 @@ def test_what_is_missing_and_not_needed_is_no_problem(distributions):
 def test_both_builds_of_onnx_runtime_are_a_problem(monkeypatch):
     monkeypatch.setattr("deploy.doctor.installed", lambda: ["onnxruntime", "onnxruntime-gpu"])
     assert any("overwrite each other" in problem for problem in diagnose().problems)
+
+
+def test_the_native_kernels(monkeypatch):
+    monkeypatch.setattr("deploy.doctor.status", lambda: (False, "not compiled yet; do this"))
+    assert diagnose().native == NativeState(False, "not compiled yet; do this")
+
+
+@pytest.mark.parametrize("build", [False, True])
+def test_they_are_compiled_only_when_asked(build, monkeypatch):
+    built = []
+    monkeypatch.setattr("deploy.doctor.native", lambda: built.append(1))
+    diagnose(build_native=build)
+    assert built == [1] * build

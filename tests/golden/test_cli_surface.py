@@ -48,7 +48,7 @@ SEARCHKIT = {
         ("--columns", False, 4),
         ("--resolution", False, "80x160"),
     ],
-    "doctor": [("--target", False, None), JSON],
+    "doctor": [("--target", False, None), ("--build-native", False, False), JSON],
     "evaluate": [
         ("network", True, None),
         ("--data", True, None),
@@ -80,6 +80,9 @@ SEARCHKIT = {
         ("--int8-rest", False, None),
         ("--engine", False, None),
         ("--target", False, None),
+        ("--lowering", False, "none"),
+        ("--lowering-backend", False, None),
+        ("--lowering-threads", False, None),
         ("--resize", False, "stretch"),
         ("--output -o", False, None),
         ("--seed", False, 0),
@@ -124,6 +127,8 @@ SEARCHKIT = {
     ],
     "verify": [("bundle", True, None), *BACKEND, JSON],
 }
+TURNS = [("--threads", False, 2), ("--turns", False, 5), ("--runs", False, 10), JSON]
+
 BENCH = {
     "fps": [
         ("networks", False, None),
@@ -140,6 +145,17 @@ BENCH = {
         ("--markdown", False, None),
         ("--strict", False, False),
     ],
+    "label-head": TURNS,
+    "lowering": [
+        ("networks", False, None),
+        AT,
+        ("--backend", False, "onnxruntime"),
+        ("--threads", False, 2),
+        ("--rounds", False, 12),
+        JSON,
+    ],
+    "pipeline": [("networks", False, None), ("--threads", False, 2), ("--turns", False, 5), ("--runs", False, 5), JSON],
+    "preprocessing": TURNS,
     "profile": [("network", True, None), AT, JSON],
     "training": [
         ("network", False, "ssr"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -353,6 +354,13 @@ def test_doctor_says_what_runs(cli):
     assert code == 0
     assert "backend onnxruntime: runs here" in output
     assert "backend pytorch: runs here" in output
+    assert re.search(r"^native kernels: (in use|not in use, PyTorch and Pillow do the same): \S", output, re.MULTILINE)
+
+
+def test_doctor_compiles_nothing_for_another_machine(cli):
+    code, _, error = cli("doctor", "--target", "v100", "--build-native")
+    assert code == 2
+    assert "--build-native" in error
 
 
 def test_a_doctor_with_a_problem_ends_with_7(cli, monkeypatch):
