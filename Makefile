@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both make the same virtual environment first; nothing else is needed than
-# Python 3.11 or newer with pip, git and make.
+# Python 3.11 or newer with pip, git and make. `make test-cpp`, for the C++ runtime, needs cmake and g++ as well.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= cpu,dev
@@ -14,8 +14,11 @@ BENCH_FLAGS =
 PIP_FLAGS ?=
 # Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other.
 TEST_FLAGS ?= -n 2 --dist loadfile
+CPP_BUILD = build/cpp
+# The folder of onnxruntime_c_api.h; fetched from Debian if empty.
+ONNXRUNTIME_INCLUDE_DIR =
 
-.PHONY: demo test check gpu format clean
+.PHONY: demo test test-cpp check gpu format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("searchkit needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -33,6 +36,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(TEST_FLAGS)
+
+test-cpp: $(READY)
+	tests/cpp/build.sh $(CPP_BUILD) $(BIN)/python $(ONNXRUNTIME_INCLUDE_DIR)
+	SEARCHKIT_CPP_BUILD=$(CPP_BUILD) $(BIN)/python -m pytest tests/cpp $(TEST_FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

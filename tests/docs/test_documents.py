@@ -26,7 +26,10 @@ def blocks(language: str) -> list[tuple[str, str]]:
     ]
 
 
-SHELL, PYTHON = blocks("bash"), blocks("python")
+# Its blocks build C++ and follow each other in one folder: `tests/cpp/test_document.py` runs them in `make test-cpp`.
+BUILDS = "cpp.md"
+SHELL = [block for block in blocks("bash") if not block[0].startswith(f"{BUILDS}:")]
+PYTHON = blocks("python")
 
 
 @pytest.fixture(scope="module")
