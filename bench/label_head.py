@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ from searchkit.errors import VerificationError
 from searchkit.sizes import Size
 
 from .measurement import Scalar
+from .turns import ratio, ratios, samples, take_turns
 
 SCHEMA = 1
 CLASSES = 19
@@ -45,15 +44,12 @@ class HeadTimes:
         return ratio(self.turns_ms, BASELINE, name)
 
     def to_tree(self) -> dict[str, Any]:
-        ratios = {
-            name: dict(zip(("median", "least", "greatest"), self.ratio(name), strict=True)) for name in self.turns_ms
-        }
         return {
             "classes": CLASSES,
             "logits": str(self.source),
             "labels": str(self.target),
-            "turns_ms": {name: list(times) for name, times in self.turns_ms.items()},
-            "times_as_fast_as_onnxruntime": ratios,
+            "turns_ms": samples(self.turns_ms),
+            "times_as_fast_as_onnxruntime": ratios(self.turns_ms, BASELINE),
         }
 
 
@@ -67,22 +63,6 @@ def measure(threads: int, turns: int, runs: int, progress: Callable[[str], None]
         _check(ways, target)
         found.append(HeadTimes(source, target, take_turns(ways, turns, runs)))
     return found
-
-
-def take_turns(ways: dict[str, Callable[[], np.ndarray]], turns: int, runs: int) -> dict[str, tuple[float, ...]]:
-    """Milliseconds of each way, the median of `runs` in each turn: what disturbs the machine disturbs all alike."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(turns):
-        for name, way in ways.items():
-            times[name].append(_median_ms(way, runs))
-    return {name: tuple(values) for name, values in times.items()}
-
-
-def ratio(turns_ms: dict[str, tuple[float, ...]], baseline: str, name: str) -> tuple[float, float, float]:
-    """How many times as fast as `baseline`, turn by turn: median, least and greatest."""
-    pairs = zip(turns_ms[baseline], turns_ms[name], strict=True)
-    ratios = [slow / fast for slow, fast in pairs]
-    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def tree_of(results: Sequence[HeadTimes], machine: dict[str, Scalar], threads: int) -> dict[str, Any]:
@@ -168,13 +148,3 @@ def _check(ways: dict[str, Callable[[], np.ndarray]], target: Size) -> None:
         different = int((way() != wanted).sum())
         if different > _MOST_TIES * target.height * target.width:
             raise VerificationError(f"{name} gives other labels at {different} pixels", where="label head")
-
-
-def _median_ms(way: Callable[[], object], runs: int) -> float:
-    way()
-    times = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        way()
-        times.append((time.perf_counter() - began) * 1e3)
-    return statistics.median(times)

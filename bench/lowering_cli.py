@@ -15,7 +15,9 @@ def lowering(
         typer.Argument(metavar="NETWORK", help="Genotype files, bundles or shipped names; all shipped ones if none."),
     ] = None,
     resolution: Annotated[str, typer.Option("--resolution", metavar="HxW", help="Input, height x width.")] = "512x1024",
-    backend: Annotated[str, typer.Option("--backend", metavar="NAME[:MODE]", help="What runs the graphs.")] = "onnxruntime",
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME[:MODE]", help="What runs the graphs.")
+    ] = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="CPU threads.")] = 2,
     rounds: Annotated[int, typer.Option("--rounds", min=2, max=1000, help="How often the models take turns.")] = 12,
     json: JsonOption = None,

@@ -7,7 +7,7 @@ defaults, Pillow and numpy before it, and numpy's arg-max behind it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from deploy.automatic import AUTO
 from deploy.contracts.logits import FullResolution
 from deploy.deployable import Deployable
 from deploy.export import export
+from deploy.onnx import quiet
 from deploy.precision.calibration import Calibration
 from deploy.segmenter import Segmenter, load
 from searchkit.data import open_dataset, streets
@@ -29,8 +30,8 @@ from searchkit.pictures import resize_picture
 from searchkit.sizes import Size
 from searchkit.trained import find_weights, shipped_for
 
-from .label_head import ratio, take_turns
 from .measurement import Scalar
+from .turns import ratio, ratios, samples, take_turns
 
 SCHEMA = 1
 PLAIN = "plain"
@@ -88,15 +89,14 @@ class PipelineTimes:
         return max(right, key=lambda name: self.ratio(name)[0])
 
     def to_tree(self) -> dict[str, Any]:
-        ratios = {n: dict(zip(("median", "least", "greatest"), self.ratio(n), strict=True)) for n in self.turns_ms}
         return {
             "network": self.network,
             "trained": self.trained,
             "picture": str(self.case.picture),
             "input": str(self.case.input),
             "best": self.best,
-            "turns_ms": {name: list(times) for name, times in self.turns_ms.items()},
-            "times_as_fast_as_plain": ratios,
+            "turns_ms": samples(self.turns_ms),
+            "times_as_fast_as_plain": ratios(self.turns_ms, PLAIN),
             "label_agreement_with_plain": self.agreement,
             "ran_on": self.says,
         }
@@ -192,7 +192,7 @@ def _plain(network: Network, case: Case, threads: int) -> Way:
 
     model = Deployable(network, case.input, "raw", weights=_weights(network))
     whole = FullResolution(model.built, case.picture).eval()
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(whole, (model.example(),), dynamo=True, verbose=False)
     assert program is not None
     options = onnxruntime.SessionOptions()
@@ -208,20 +208,6 @@ def _plain(network: Network, case: Case, threads: int) -> Way:
         return labels
 
     return run
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter logs what it does not need."""
-    import logging
-
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check(agreement: dict[str, float], network: Network) -> None:

@@ -8,6 +8,8 @@ import typer
 
 from searchkit.console import JsonOption, check_json, err, out, write_json
 
+from .turns import RunsOption, TurnsOption, lines
+
 
 def pipeline(
     networks: Annotated[
@@ -15,8 +17,8 @@ def pipeline(
         typer.Argument(metavar="NETWORK", help="Shipped names; all if none.", show_default=False),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Of every runtime.")] = 2,
-    turns: Annotated[int, typer.Option("--turns", min=1, max=1000, help="How often they take turns.")] = 5,
-    runs: Annotated[int, typer.Option("--runs", min=1, max=10000, help="Pictures in a turn of each.")] = 5,
+    turns: TurnsOption = 5,
+    runs: RunsOption = 5,
     json: JsonOption = None,
 ) -> None:
     """Time whole pictures: plain torch.onnx.export with ONNX Runtime and numpy, and bundles, in turns."""
@@ -24,10 +26,8 @@ def pipeline(
     from searchkit.networks import known_names, resolve
 
     found = [resolve(name) for name in networks or known_names()]
-    from statistics import median
-
     from . import machine
-    from .pipeline import measure, tree_of
+    from .pipeline import PLAIN, measure, tree_of
 
     console = err()
     people = err() if json == "-" else out()
@@ -36,13 +36,8 @@ def pipeline(
     for result in measure(found, threads, turns, runs, lambda text: console.print(text, markup=False)):
         results.append(result)
         people.print(f"{result.network}, {result.case.name}", markup=False)
-        for name, times in result.turns_ms.items():
-            typical, least, greatest = result.ratio(name)
-            people.print(
-                f"  {name:12} {median(times):8.1f} ms  {typical:5.2f} times as fast ({least:.2f} to {greatest:.2f}), "
-                f"{result.agreement[name]:.3%} of labels alike, {result.says[name]}",
-                markup=False,
-            )
+        for name, line in zip(result.turns_ms, lines(result.turns_ms, PLAIN), strict=True):
+            people.print(f"{line}, {result.agreement[name]:.3%} of labels alike, {result.says[name]}", markup=False)
         if json and json != "-":
             # After each case: a long run that is stopped leaves what it has.
             write_json(tree_of(results, described, threads), json)

@@ -15,8 +15,8 @@ from searchkit.errors import VerificationError
 from searchkit.normalization import normalise
 from searchkit.sizes import Size
 
-from .label_head import ratio, take_turns
 from .measurement import Scalar
+from .turns import ratio, ratios, samples, take_turns
 
 SCHEMA = 1
 
@@ -45,14 +45,11 @@ class PreprocessingTimes:
         return ratio(self.turns_ms, BASELINE, name)
 
     def to_tree(self) -> dict[str, Any]:
-        ratios = {
-            name: dict(zip(("median", "least", "greatest"), self.ratio(name), strict=True)) for name in self.turns_ms
-        }
         return {
             "picture": str(self.picture),
             "input": str(self.input),
-            "turns_ms": {name: list(times) for name, times in self.turns_ms.items()},
-            "times_as_fast_as_steps": ratios,
+            "turns_ms": samples(self.turns_ms),
+            "times_as_fast_as_steps": ratios(self.turns_ms, BASELINE),
         }
 
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from searchkit.errors import UsageError
 
 from .native.label_tail import without_label_tail
+from .variant import Variant
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from searchkit.sizes import Size
+    from torch import nn
 
     from .backends import Model
-    from .contracts import Contract
 
 
-class HeadlessModel:
+class HeadlessModel(Variant):
     """A `Model` without its last resize and arg-max, for backends that run the ONNX model.
+
+    Of its contract only the input still holds.
 
     Attributes:
         corners: how the resize that is left to do takes corners: `half_pixel` or `align_corners`.
@@ -35,28 +35,10 @@ class HeadlessModel:
                 allowed="the tensor contracts labels and triton",
                 fix="export with --io labels",
             )
-        self._model, self.onnx, self.corners = model, found.model, found.corners
-
-    @property
-    def contract(self) -> Contract:
-        """That of the whole model; only its input still holds."""
-        return self._model.contract
-
-    @property
-    def size(self) -> Size:
-        return self._model.size
-
-    @property
-    def precision(self) -> str:
-        return self._model.precision
+        super().__init__(model, found.model)
+        self.corners = found.corners
 
     @property
     def module(self) -> nn.Module:
+        """None: raises `UsageError`."""
         raise UsageError("a model without its end is an ONNX model only", fix="choose a backend that runs ONNX")
-
-    def example(self) -> Tensor:
-        return self._model.example()
-
-    def engine(self, backend: str) -> bytes | None:
-        """None: engines were built of the whole model."""
-        return None

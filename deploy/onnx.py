@@ -39,7 +39,7 @@ def export_onnx(
     """
     # The exporter imports half of torch as it runs. An interrupt in there can be swallowed, and leaves behind modules
     # that are imported in part.
-    with _quiet(), deferred_signals(), torch.no_grad():
+    with quiet(), deferred_signals(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (example,),
@@ -201,7 +201,7 @@ def _strip(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's notes about libraries that are not needed here."""
     loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")

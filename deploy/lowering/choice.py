@@ -23,7 +23,7 @@ from searchkit.errors import UsageError, unknown_name
 
 from ..backends import BACKENDS, SessionInfo
 from . import REWRITES, rewritten
-from .timing import Measure, Quartiles, Times, Variant, take_turns
+from .timing import Measure, Quartiles, Rewritten, Times, take_turns
 
 if TYPE_CHECKING:
     from ..backends import Model
@@ -188,7 +188,7 @@ def _candidates(current: bytes, applied: list[str]) -> dict[str, bytes]:
 
 
 def _variants(model: Deployable, models: Mapping[str, bytes]) -> dict[str, Model]:
-    return {name: Variant(model, data) for name, data in models.items()}
+    return {name: Rewritten(model, data) for name, data in models.items()}
 
 
 def _decided(model: Deployable, candidates: Mapping[str, bytes], times: Times) -> Step:
@@ -207,7 +207,7 @@ def _is_the_same_function(model: Deployable, candidate: bytes) -> bool:
     from ..verify import verify
 
     # It has all that a comparison reads.
-    return verify(cast("Deployable", Variant(model, candidate)), candidate).passed
+    return verify(cast("Deployable", Rewritten(model, candidate)), candidate).passed
 
 
 def _runs_onnx(name: str) -> str:

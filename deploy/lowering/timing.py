@@ -10,14 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..backends import Backend, SessionInfo
+from ..variant import Variant
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from searchkit.sizes import Size
-
     from ..backends import Model, Session
-    from ..contracts import Contract
 
 #: Name of a model -> milliseconds, one a round.
 Times = dict[str, tuple[float, ...]]
@@ -29,33 +25,15 @@ _WARM_UP_RUNS = 3
 _TIMED_RUNS = 3
 
 
-class Variant:
-    """A network with another float32 ONNX model than the one that it exports, as backends and `verify` take it."""
+class Rewritten(Variant):
+    """A network with a rewritten float32 ONNX model, whatever precision it is exported in."""
 
-    precision = "fp32"
     precision_record: dict[str, Any] | None = None
 
-    def __init__(self, model: Model, onnx: bytes) -> None:
-        self._model, self.onnx = model, onnx
-
     @property
-    def contract(self) -> Contract:
-        return self._model.contract
-
-    @property
-    def size(self) -> Size:
-        return self._model.size
-
-    @property
-    def module(self) -> nn.Module:
-        return self._model.module
-
-    def example(self) -> Tensor:
-        return self._model.example()
-
-    def engine(self, backend: str) -> bytes | None:
-        """None: it was just rewritten."""
-        return None
+    def precision(self) -> str:
+        """float32 is what is rewritten and measured."""
+        return "fp32"
 
 
 @dataclass(frozen=True)

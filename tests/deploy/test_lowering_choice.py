@@ -162,7 +162,7 @@ class Fake(Backend):
 
 def test_models_take_turns(plain):
     backend = Fake()
-    models = {name: choice.Variant(plain, name.encode()) for name in "abc"}
+    models = {name: choice.Rewritten(plain, name.encode()) for name in "abc"}
     times, info = take_turns(models, backend, mode="bf16", threads=2, rounds=4)
     assert info is INFO
     assert backend.opened == [(None, 2, "bf16")] * 3
