@@ -24,6 +24,7 @@ from searchkit.errors import BackendUnavailableError, SearchkitError, UsageError
 from .backends import BACKENDS, Available, Compiler
 from .bundled import BundledModel
 from .golden import Golden, check_golden, golden_of, make_golden
+from .processor import cores, cpu_name
 
 if TYPE_CHECKING:
     from .backends import Model, Session
@@ -237,7 +238,7 @@ class _Kept:
         digest = hashlib.sha256(model.onnx)
         states = {name: BACKENDS.load(name).probe() for name in BACKENDS.names()}
         versions = {name: state.version for name, state in states.items() if isinstance(state, Available)}
-        for fact in (platform.machine(), _cpu(), _cores(), versions, device, threads, os.environ.get("CXX")):
+        for fact in (platform.machine(), cpu_name(), cores(), versions, device, threads, os.environ.get("CXX")):
             digest.update(f"{fact}\0".encode())
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self.path = root / "searchkit" / "auto" / f"{digest.hexdigest()[:32]}.json"
@@ -258,16 +259,3 @@ class _Kept:
         with suppress(OSError, SearchkitError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, json.dumps(choice.to_tree(), indent=1) + "\n")
-
-
-def _cpu() -> str:
-    """The processor's name, as far as the system says it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line
-    return platform.processor()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

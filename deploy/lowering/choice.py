@@ -10,18 +10,15 @@ It is the float32 model that is measured, whatever precision is exported: fp16 a
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from searchkit.errors import UsageError, unknown_name
 
 from ..backends import BACKENDS, SessionInfo
+from ..processor import cores, cpu_name
 from . import REWRITES, rewritten
 from .timing import Measure, Quartiles, Rewritten, Times, take_turns
 
@@ -179,7 +176,7 @@ def choose(model: Deployable, plain: bytes, measure: Measure, tell: Callable[[st
         # What was faster step by step must be so in one go.
         if not whole.ratio(AUTO).lower > 1:
             current, applied = plain, []
-    return Lowered(current, tuple(applied), Measured(info, _cpu(), _cores(), tuple(steps), whole))
+    return Lowered(current, tuple(applied), Measured(info, cpu_name(), cores(), tuple(steps), whole))
 
 
 def _candidates(current: bytes, applied: list[str]) -> dict[str, bytes]:
@@ -221,15 +218,3 @@ def _runs_onnx(name: str) -> str:
         got=name,
         allowed=", ".join(allowed),
     )
-
-
-def _cpu() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
