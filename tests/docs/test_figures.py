@@ -104,3 +104,23 @@ def test_what_a_segmenter_adds():
     assert f"{median(around_us):.1f} microseconds a frame" in text
     assert f"{len(around_us)} calls, 99 % of them under 21 microseconds" in text
     assert sum(us < 21 for us in around_us) >= 0.99 * len(around_us)
+
+
+def test_a_picture_in_labels_out():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-pipeline-512x1024.json").read_text())
+    text = (ROOT / "docs/native.md").read_text(encoding="utf-8")
+    best = {}
+    for case in tree["cases"]:
+        factors = {name: ratio["median"] for name, ratio in case["times_as_fast_as_plain"].items()}
+        times = {name: median(turns) for name, turns in case["turns_ms"].items()}
+        ways = ("graph", "label head", "auto, fp32", "auto, int8")
+        cells = [f"{times[way]:.1f} ms, {factors[way]:.1f}x" if way in times else "-" for way in ways]
+        fastest = case["best"]
+        ran = f"`{case['ran_on'][fastest]}`, {100 * case['label_agreement_with_plain'][fastest]:.2f} %"
+        first = f"`{case['network']}` | {case['picture']} | {times['plain']:.1f} ms"
+        assert f"| {first} | {' | '.join(cells)} | {ran} |\n" in text
+        lower = "bf16" in case["ran_on"][fastest]
+        best.setdefault(lower, []).append(factors[fastest])
+    assert len(tree["cases"]) == 16
+    assert f"{min(best[True]):.1f} to {max(best[True]):.1f} times as fast as plain where bfloat16" in text
+    assert f"it is {min(best[False]):.1f} to {max(best[False]):.1f} times" in text
