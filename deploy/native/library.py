@@ -144,7 +144,9 @@ def _key(compiler: str) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def _version(compiler: str) -> str:
+    """What a compiler says of itself; asked once a process, as each segmenter looks for the library."""
     try:
         done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -59,7 +59,12 @@ def test_metadata_is_read_without_opening_anything():
     require_runnable(metadata_of(package()), "cpu")
 
 
-@pytest.mark.parametrize("data", [b"", b"no zip", package()[:60], b"PK\x03\x04" + bytes(200)])
+# Named by hand: an archive holds the time, and test processes that collect a second apart would name another test.
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no zip", package()[:60], b"PK\x03\x04" + bytes(200)],
+    ids=["empty", "no zip", "cut short", "no archive"],
+)
 def test_damaged_engines_are_refused_before_they_are_opened(data, monkeypatch):
     monkeypatch.setattr(aoti, "_loaded", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(DamagedArtifactError, match="not an AOTInductor package"):
