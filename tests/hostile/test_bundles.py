@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from deploy import bundled, manifest, segmenter
+from deploy import bundled, manifest, runners, segmenter
 from deploy.backends import BACKENDS, Available
 from deploy.bundle import MANIFEST, ROLES, read_bundle, write_bundle
 from deploy.engine_record import read_records
@@ -43,7 +43,8 @@ def spy(monkeypatch):
     monkeypatch.setattr(bundled.BundledModel, "onnx", property(lambda model: model.bundle.files["model.onnx"]))
     for backend in map(BACKENDS.load, BACKENDS.names()):
         monkeypatch.setattr(type(backend), "open", opened)
-    monkeypatch.setattr(segmenter, "create_session", opened)
+    monkeypatch.setattr(runners, "create_session", opened)
+    monkeypatch.setattr(segmenter, "mode_for_labels", lambda *_: "default")
 
 
 def record(files, **changes):

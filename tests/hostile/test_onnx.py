@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy import segmenter
+from deploy import runners, segmenter
 from deploy.backends import BACKENDS
 from deploy.bundle import ROLES, read_bundle, write_bundle
 from deploy.onnx_gate import MAX_ATTRIBUTE_VALUES, MAX_ELEMENTS, MAX_NODES, MAX_STRUCTURE_BYTES, check_onnx
@@ -31,7 +31,7 @@ def spy(monkeypatch):
     def opened(*_args, **_options):
         raise OpenedError
 
-    monkeypatch.setattr(segmenter, "create_session", opened)
+    monkeypatch.setattr(runners, "create_session", opened)
     for backend in map(BACKENDS.load, BACKENDS.names()):
         monkeypatch.setattr(type(backend), "open", opened)
 
