@@ -12,8 +12,9 @@ HALF = 256x512
 BENCH_FLAGS =
 # For pip: another package index, say.
 PIP_FLAGS ?=
-# Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other.
-TEST_FLAGS ?= -n 2 --dist loadfile
+# Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other. One that
+# dies is not replaced: its replacement does not take the tests that were left, and all would wait for them.
+TEST_FLAGS ?= -n 2 --dist loadfile --max-worker-restart 0
 CPP_BUILD = build/cpp
 # The folder of onnxruntime_c_api.h; fetched from Debian if empty.
 ONNXRUNTIME_INCLUDE_DIR =

@@ -11,6 +11,7 @@ OpenVINO (see `docs/native.md`), for models that end in labels.
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +114,7 @@ class OpenVINOBackend(Backend):
     ) -> Session:
         mode = self.chosen_mode(mode, model.precision)
         state, device = self.require(device)
-        import openvino
-
-        core = openvino.Core()
+        core = _core()
         precision = "bf16" if mode.startswith("bf16") else "fp32"
         _require_precision(core, precision)
         headless = _headless(model.onnx) if mode in self.label_head_modes else None
@@ -127,6 +126,19 @@ class OpenVINOBackend(Backend):
         options["label_head"] = kernels()[0]
         info = SessionInfo(self.name, state.version, "CPU plug-in", device, options)
         return LabelHeadSession(info, compiled, headless, int(options["threads"]))
+
+
+@cache
+def _core() -> Any:
+    """The one of this process, never freed.
+
+    On a CPU with AMX a plug-in gives the thread that loads it an alternate signal stack. The plug-ins of two cores that
+    are freed in the order they were made, or one that is freed in another thread, leave that thread with a stack that
+    is gone: the next signal, such as Ctrl-C, then kills the process (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _headless(onnx: bytes) -> Headless:

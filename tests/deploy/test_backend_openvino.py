@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +15,37 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.backends import Unavailable
+from deploy.backends import openvino as openvino_backend
 from deploy.backends.openvino import BACKEND
 from searchkit.data import streets
 from searchkit.errors import BackendUnavailableError, UsageError, VerificationError
 from searchkit.sizes import Size
 
 SIZE = Size(64, 128)
+ROOT = Path(__file__).resolve().parents[2]
+
+# A handler in Python runs on the alternate signal stack, if the thread has one.
+INTERRUPTED = """
+import signal, sys, threading
+from types import SimpleNamespace
+from deploy.backends.openvino import BACKEND
+
+model = SimpleNamespace(onnx=open(sys.argv[1], "rb").read(), precision="fp32")
+sessions = [BACKEND.open(model, threads=1), BACKEND.open(model, threads=1)]
+def close():
+    while sessions:
+        sessions.pop(0).close()
+if sys.argv[2] == "beside":
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+else:
+    close()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +92,7 @@ def test_bfloat16_runs_in_bfloat16(model):
 @pytest.fixture
 def core(monkeypatch):
     """Makes every property of the plug-in or of a compiled network what the test says."""
-    real = openvino.Core
+    real = openvino_backend._core()
     changed = {}
 
     class Compiled:
@@ -79,19 +106,16 @@ def core(monkeypatch):
             return getattr(self.compiled, name)
 
     class Core:
-        def __init__(self):
-            self.real = real()
-
         def get_property(self, device, name):
-            return changed.get(name, self.real.get_property(device, name))
+            return changed.get(name, real.get_property(device, name))
 
         def compile_model(self, *arguments):
-            return Compiled(self.real.compile_model(*arguments))
+            return Compiled(real.compile_model(*arguments))
 
         def __getattr__(self, name):
-            return getattr(self.real, name)
+            return getattr(real, name)
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino_backend, "_core", Core)
     return changed
 
 
@@ -116,6 +140,16 @@ def test_more_threads_than_there_are_cores_are_refused(model):
         BACKEND.open(model, threads=1000)
     with BACKEND.open(model, threads=1) as session:
         assert session.info.options["threads"] == "1"
+
+
+@pytest.mark.parametrize("thread", ["main", "beside"])
+def test_ctrl_c_is_heard_after_sessions_are_closed(model, tmp_path, thread):
+    """On a CPU with AMX it killed the process."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.onnx)
+    command = [sys.executable, "-c", INTERRUPTED, str(path), thread]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.parametrize("data", [b"", b"no model", "cut"])
