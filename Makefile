@@ -10,6 +10,8 @@ SIZE = 512x1024
 # The papers' protocol: half the resolution in, labels at the picture's own resolution out.
 HALF = 256x512
 BENCH_FLAGS =
+# The networks of the table in README; all that `searchkit networks` lists take more than twice as long.
+BENCH_NETWORKS = ssr ssr-baseline1 ssr-baseline2 fasterseg fasterseg-teacher bisenetv2 erfnet fast-scnn
 # For pip: another package index, say.
 PIP_FLAGS ?=
 # Two test processes, as many as the smallest machine has cores; each leaves the threads of its own to the other. One that
@@ -32,7 +34,7 @@ demo: $(READY)
 	$(BIN)/searchkit data sample streets --split val --index 7 --resolution $(SIZE) -o $(DEMO)/street.png --labels $(DEMO)/street-true.png
 	$(BIN)/searchkit export ssr --weights streets --resolution $(HALF) --io labels -o $(DEMO)/ssr
 	$(BIN)/searchkit segment $(DEMO)/ssr $(DEMO)/street.png -o $(DEMO)/street-labels.png
-	$(BIN)/bench fps --resolution $(SIZE) $(BENCH_FLAGS) --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
+	$(BIN)/bench fps $(BENCH_NETWORKS) --resolution $(SIZE) $(BENCH_FLAGS) --json $(DEMO)/fps.json --markdown $(DEMO)/fps.md
 	@echo "demo: see $(DEMO)/street.png, $(DEMO)/street-labels.png, $(DEMO)/fps.md and the bundle $(DEMO)/ssr"
 
 test: $(READY)
@@ -50,7 +52,7 @@ check: $(READY)
 
 gpu:
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests/gpu
-	PYTHONPATH=. $(PYTHON) -m bench fps --resolution $(SIZE) --backend all --device cuda --json bench/results/$$($(PYTHON) -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')-$(SIZE).json
+	PYTHONPATH=. $(PYTHON) -m bench fps $(BENCH_NETWORKS) --resolution $(SIZE) --backend all --device cuda --json bench/results/$$($(PYTHON) -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')-$(SIZE).json
 
 format: $(READY)
 	$(BIN)/ruff format .

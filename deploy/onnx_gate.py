@@ -48,9 +48,12 @@ EXPORTED = frozenset(
         "Concat",
         "Conv",
         "ConvTranspose",
+        "DepthToSpace",
         "DequantizeLinear",
+        "Equal",
         "MaxPool",
         "Mul",
+        "PRelu",
         "QuantizeLinear",
         "ReduceMean",
         "Relu",
@@ -59,12 +62,13 @@ EXPORTED = frozenset(
         "Sigmoid",
         "Slice",
         "Softmax",
+        "Sub",
         "Transpose",
         "Unsqueeze",
     }
 )
 #: One value in, one value out: what networks that are added may use instead of Relu, and as harmless.
-ELEMENTWISE = frozenset({"Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Sub", "Tanh"})
+ELEMENTWISE = frozenset({"Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Tanh"})
 OPERATORS = EXPORTED | ELEMENTWISE
 
 # Field numbers of onnx.proto.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .errors import InputFileError, UsageError
 from .files import read_bytes
@@ -27,6 +28,9 @@ MAX_WEIGHTS_BYTES = 4 * 2**30
 # Small enough to be quick, large enough that a 1/32 map still holds statistics.
 _CALIBRATION_SIZE = Size(256, 512)
 _CALIBRATION_PICTURES = 2
+# Root mean square of a layer's outputs over which it is scaled down. Networks with BatchNorm on every path reach 31;
+# without it on the shortcuts of DFANet, 16,000 at sigmoids, whose gates then hang on the rounding of large sums.
+_MAX_RMS = 32.0
 
 # Types that a file may hold floating-point weights in; they are converted to the network's.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -142,8 +146,8 @@ def seed_weights(module: nn.Module, *, seed: int = 0, size_rule: SizeRule | None
     """Fill `module` with weights that depend on `seed` alone; returns their description.
 
     Convolutions are drawn as He et al. 2015 (normal, fan-in, ReLU gain); BatchNorm statistics are those of two street
-    pictures; the classifier is scaled so that each class's logits have mean 0 and deviation 1 on them. BatchNorm
-    shifts are 1 and variances at least their layer's mean: a deep random network otherwise amplifies rounding
+    pictures; a convolution that comes last is scaled so that each class's logits have mean 0 and deviation 1 on them.
+    BatchNorm shifts are 1 and variances at least their layer's mean: a deep random network otherwise amplifies rounding
     (measured on the FasterSeg teacher against float64: 1.5e-3 on logits of deviation 1; so, 3.1e-5), which no trained
     network does. Leaves the module in evaluation mode. One thread, so that the bytes do not depend on how many there
     are.
@@ -177,44 +181,85 @@ def _pictures(size: Size, seed: int) -> Tensor:
 
 
 def _fit(module: nn.Module, batch: Tensor) -> None:
-    """BatchNorm statistics from one pass over `batch`, then the last convolution from its own output."""
+    """BatchNorm statistics from one pass over `batch`, then the last convolution from its own output.
+
+    Where a BatchNorm comes last (LEDNet's scores), it has just standardised the logits, and would no longer fit a
+    convolution that was scaled after it.
+    """
     module.eval()
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = None  # a plain mean over passes, of which there is one
-    last: list[nn.Module] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, _in, _out: last.append(layer))
-        for layer in module.modules()
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    ]
-    module(batch)
-    for handle in handles:
-        handle.remove()
+    last = _one_pass(module, batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
         assert norm.running_var is not None
         norm.running_var.clamp_(min=float(norm.running_var.mean()))
-    _standardise(module, last[-1], batch)
+    if isinstance(last, nn.Conv2d | nn.ConvTranspose2d):
+        _standardise(module, last, batch)
 
 
-def _standardise(module: nn.Module, classifier: nn.Module, batch: Tensor) -> None:
-    assert isinstance(classifier, nn.Conv2d | nn.ConvTranspose2d)
-    outputs: list[Tensor] = []
-    handle = classifier.register_forward_hook(lambda _layer, _in, out: outputs.append(out))
+def _one_pass(module: nn.Module, batch: Tensor) -> nn.Module:
+    """Run `module`, scaling down layers with outputs over the limit.
+
+    Returns the convolution or BatchNorm called last.
+    """
+    called: list[nn.Module] = []
+    handles = []
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            handles.append(layer.register_forward_hook(_scale_down))
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            handles.append(layer.register_forward_hook(lambda layer, _in, _out: called.append(layer)))
+    module(batch)
+    for handle in handles:
+        handle.remove()
+    return called[-1]
+
+
+def _scale_down(layer: nn.Module, _given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """A forward hook: outputs whose root mean square is over the limit get one of 1, and the weights with them."""
+    rms = output.square().mean().sqrt()
+    if rms <= _MAX_RMS:
+        return None
+    assert isinstance(layer.weight, Tensor)
+    layer.weight.div_(rms)  # biases are 0 as drawn
+    return output / rms
+
+
+def _standardise(module: nn.Module, classifier: nn.Conv2d | nn.ConvTranspose2d, batch: Tensor) -> None:
+    """Scale and shift the outputs of `classifier`, the last layer, to mean 0 and deviation 1 a channel."""
+    inputs: list[Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _layer, given: inputs.append(given[0]))
     module(batch)
     handle.remove()
-    logits = outputs[-1]
-    mean, scale = logits.mean((0, 2, 3)), 1 / logits.std((0, 2, 3)).clamp_min(1e-6)
     channel = 1 if isinstance(classifier, nn.ConvTranspose2d) else 0
     shape = [1] * classifier.weight.dim()
     shape[channel] = -1
+    if classifier.bias is None:
+        _centre(classifier, inputs[-1], channel)
+    logits = classifier(inputs[-1])
+    mean, scale = logits.mean((0, 2, 3)), 1 / logits.std((0, 2, 3)).clamp_min(1e-6)
     classifier.weight.mul_(scale.view(shape))
     if classifier.bias is not None:
         classifier.bias.copy_((classifier.bias - mean) * scale)
+
+
+def _centre(classifier: nn.Conv2d | nn.ConvTranspose2d, maps: Tensor, channel: int) -> None:
+    """Take from each output channel's kernel the part along the mean input, the only one that moves its mean off 0.
+
+    Without a bias nothing else can: maps after a ReLU are not negative, so that a few classes would win everywhere.
+    """
+    weight = classifier.weight.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        means = functional_call(classifier, {"weight": weight}, maps).mean((0, 2, 3))
+        (mean_input,) = torch.autograd.grad(means.sum(), weight)
+    others = [axis for axis in range(weight.dim()) if axis != channel]
+    along = (weight * mean_input).sum(others, keepdim=True) / mean_input.square().sum(others, keepdim=True)
+    classifier.weight.sub_(along * mean_input)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Fixed networks to compare with, one file each: paper, published figures, the `nn.Module`.
 
-Adding one is adding one file that defines `BASELINE`; its file name is its name (`fast_scnn.py` is `fast-scnn`).
+Adding one is adding one file that defines `BASELINE`; its file name is its name (`fast_scnn.py` is `fast-scnn`). The
+figures that it is held to, and what papers print of it, go into `bench/published.toml`, which the tests read.
 """
 
 from __future__ import annotations
@@ -17,25 +18,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Figures that a baseline is held to by a test, and whose they are.
-
-    Args:
-        source: the paper, or the public implementation, that the figures are of.
-        params: parameters of the inference network.
-        conv_macs: multiply-accumulates of convolutions and matrix products at `size`; None where none are known.
-        size: height and width of the input, in pixels.
-        tolerance: relative; how far our network may be off.
-    """
-
-    source: str
-    params: int
-    conv_macs: int | None = None
-    size: tuple[int, int] = (512, 1024)
-    tolerance: float = 0.005
-
-
-@dataclass(frozen=True)
 class Baseline:
     """A network whose shape is fixed.
 
@@ -44,14 +26,12 @@ class Baseline:
         paper: authors, year, venue.
         build: number of classes -> network in evaluation form (training-only heads left out), logits NCHW.
         size_rule: the input sizes it takes.
-        references: figures it must agree with.
     """
 
     title: str
     paper: str
     build: Callable[[int], nn.Module]
     size_rule: SizeRule = field(default_factory=SizeRule)
-    references: tuple[Reference, ...] = ()
 
 
 BASELINES: Registry[Baseline] = Registry("searchkit.baselines", "BASELINE", "baseline")

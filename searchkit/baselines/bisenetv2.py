@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..blocks import ConvNormAct, resize_like
 from ..sizes import SizeRule
-from . import Baseline, Reference
+from . import Baseline
 
 
 class DetailBranch(nn.Sequential):
@@ -189,12 +189,4 @@ BASELINE = Baseline(
     paper="Yu, Gao, Wang, Yu, Shen, Sang; IJCV 2021",
     build=BiSeNetV2,
     size_rule=SizeRule(multiple=8, minimum=32),
-    references=(
-        Reference(
-            source="CoinCheung/BiSeNet 2026, booster heads left out",
-            params=3_358_600,
-            conv_macs=24_603_000_000,
-            tolerance=1e-4,
-        ),
-    ),
 )

@@ -42,7 +42,7 @@ def kinds(module):
     return [type(layer).__name__ for layer in module.modules() if "AvgPools" in type(layer).__name__]
 
 
-@pytest.mark.parametrize("name", ["ssr", "fast-scnn", "ssr-baseline1"])
+@pytest.mark.parametrize("name", ["ssr", "fast-scnn", "icnet", "ssr-baseline1"])
 def test_a_lowered_network_is_the_same_function(name):
     network = resolve(name)
     size = network.size_rule.nearest(Size(64, 96))
@@ -62,7 +62,7 @@ def test_a_lowered_network_is_the_same_function(name):
 
 
 def test_there_are_networks_with_pools():
-    assert [n for n in known_names() if kinds(resolve(n).build_on_meta())] == ["ssr", "fast-scnn"]
+    assert [n for n in known_names() if kinds(resolve(n).build_on_meta())] == ["ssr", "fast-scnn", "icnet"]
 
 
 class Pools(nn.Module):

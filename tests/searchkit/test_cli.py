@@ -62,7 +62,7 @@ DAMAGED = json.dumps(json.loads((SHIPPED / "ssr.json").read_text()) | {"stem": 0
 WIDE = json.dumps(json.loads((SHIPPED / "ssr.json").read_text()) | {"classes": 64})
 
 REFUSED = [
-    ("show faster-seg", 2, "error: unknown network (got 'faster-seg'; allowed: bisenetv2, ", "mean fasterseg or"),
+    ("show faster-seg", 2, "error: unknown network (got 'faster-seg'; allowed: bisenet-r18, ", "mean fasterseg or"),
     ("show missing.json", 2, "error: missing.json: no such file (allowed: a genotype file, ", "ssr"),
     ("show a/b", 2, "error: a/b: no such file", ""),
     ("show .", 3, "error: .: folder has no network.json", "Check the path"),

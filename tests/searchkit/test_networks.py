@@ -84,7 +84,7 @@ def test_a_folder_is_read_by_its_record(folder, name):
 
 def test_an_unknown_name_lists_the_nearest():
     message = refusal("faster-seg", UsageError)
-    assert message.startswith("unknown network (got 'faster-seg'; allowed: bisenetv2, ")
+    assert message.startswith("unknown network (got 'faster-seg'; allowed: bisenet-r18, bisenetv2, ")
     assert "Did you mean fasterseg or fasterseg-teacher" in message
     for name in known_names():
         assert name in message
@@ -120,7 +120,7 @@ def test_a_damaged_genotype_is_named_by_path_and_field(folder):
 
 
 RECORDS = {
-    "name": ({"baseline": "erfnett", "classes": 19}, "baseline: unknown baseline", "or erfnet or"),
+    "name": ({"baseline": "erfnett", "classes": 19}, "baseline: unknown baseline", "mean erfnet or"),
     "underscore": ({"baseline": "fast_scnn", "classes": 19}, "baseline: unknown baseline", "fast-scnn"),
     "name is a number": ({"baseline": 5, "classes": 19}, "baseline: unknown baseline", "got 5"),
     "name is null": ({"baseline": None, "classes": 19}, "baseline: unknown baseline", "got null"),

@@ -124,6 +124,58 @@ def test_logits_are_standardised_on_the_pictures_it_was_fitted_to():
     assert (logits.std((0, 2, 3)) - 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_logits_are_standardised_without_a_bias(transposed):
+    module = Small()
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    module.classifier = kind(8, 5, 3, padding=1, bias=False)
+    seed_weights(module, seed=4)
+    with torch.no_grad():
+        logits = module(pictures(4))
+    assert logits.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (logits.std((0, 2, 3)) - 1).abs().max() < 1e-3
+    assert module.classifier.weight.grad is None
+
+
+def test_a_batch_norm_after_the_last_convolution_still_fits_it():
+    module = Small()
+    module.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
+    module.classifier = nn.Sequential(nn.Conv2d(8, 5, 1), nn.BatchNorm2d(5))
+    seed_weights(module, seed=4)
+    conv, norm = module.classifier
+    with torch.no_grad():
+        maps = conv(module.body(pictures(4)))
+    torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    variances = maps.var((0, 2, 3))
+    torch.testing.assert_close(norm.running_var, variances.clamp_min(variances.mean()))
+
+
+class Growing(nn.Module):
+    """Doubles what it is given in each layer, as shortcuts without BatchNorm do, then shuts gates with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=4)
+        self.layers = nn.Sequential(*(nn.Conv2d(16, 16, 1, bias=False) for _ in range(30)))
+        self.gate = nn.Linear(16, 16)
+        self.classifier = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers(self.stem(x))
+        return self.classifier(x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None])
+
+
+def test_activations_do_not_grow_without_bound():
+    module = Growing()
+    seed_weights(module, seed=4)
+    sizes = []
+    for layer in (*module.layers, module.gate):
+        layer.register_forward_hook(lambda _layer, _in, out: sizes.append(float(out.square().mean().sqrt())))
+    with torch.no_grad():
+        module(pictures(4))
+    assert 1 < max(sizes) <= 32 * 1.001
+
+
 def test_the_module_is_left_as_a_caller_expects():
     module, threads = Small(), torch.get_num_threads()
     weights = seed_weights(module.train(), seed=3)

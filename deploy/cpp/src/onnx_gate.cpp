@@ -13,10 +13,10 @@ namespace {
 constexpr std::size_t kMaxModelBytes = (std::size_t{1} << 31) - 1;  // what protobuf itself can hold
 constexpr std::uint64_t kMaxWeights = 500'000'000;
 constexpr std::string_view kOperators[] = {
-    "Add",           "ArgMax",         "AveragePool",      "Cast",    "Clip",        "Concat",      "Conv",
-    "ConvTranspose", "DequantizeLinear", "Elu",            "HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool",
-    "Mul",           "PRelu",          "QuantizeLinear",   "ReduceMean", "Relu",     "Reshape",     "Resize",
-    "Sigmoid",       "Slice",          "Softmax",          "Sub",     "Tanh",        "Transpose",   "Unsqueeze"};
+    "Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace",
+    "DequantizeLinear", "Elu", "Equal", "HardSigmoid", "HardSwish", "LeakyRelu", "MaxPool", "Mul", "PRelu",
+    "QuantizeLinear", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Sub", "Tanh",
+    "Transpose", "Unsqueeze"};
 
 class Gate {
  public:
