@@ -1,7 +1,8 @@
 """Our timing beside that of the runtimes' own tools, in turns: `python -m bench.other_tools`.
 
 `benchmark_app` comes with OpenVINO and `onnxruntime_test` with ONNX Runtime; each is a process of its own that opens
-the same file. Compared are means, which is what `onnxruntime_test` prints, of as many runs.
+the same file. Compared are means, which is what `onnxruntime_test` prints, of as many runs. Its first run, which is slow,
+is among them: give many runs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def compare(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A shipped name.")] = "fasterseg",
     resolution: Annotated[str, typer.Option("--resolution", metavar="HxW")] = "512x1024",
     turns: Annotated[int, typer.Option("--turns", min=1)] = 5,
-    runs: Annotated[int, typer.Option("--runs", min=1)] = 20,
+    runs: Annotated[int, typer.Option("--runs", min=1)] = 60,
     json: JsonOption = None,
 ) -> None:
     """Time one network by us and by the tools of ONNX Runtime and OpenVINO, which use all cores."""

@@ -56,7 +56,8 @@ class OpenVINOSession(Session):
         self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
 
     def execute(self) -> None:
-        self._request.infer()
+        # By itself `infer` copies every output: of the logits at 512x1024, 15 of 82 ms.
+        self._request.infer(share_outputs=True)
 
     def synchronize(self) -> None:
         """Nothing to wait for: `execute` returns with the result."""

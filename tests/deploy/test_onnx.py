@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from google.protobuf.message import Message
 
 from deploy.deployable import Deployable
 from deploy.onnx import OPSET
@@ -44,10 +46,19 @@ def loaded(model):
 
 
 def words_of(proto):
-    """Every text in a model, without its weights."""
-    for tensor in proto.graph.initializer:
-        tensor.raw_data = b""
-    return proto.SerializeToString().decode("latin-1")
+    """Every text in a model but its weights, a line each: between the texts of a file lie lengths, which may look like one."""
+    return "\n".join(texts_in(proto))
+
+
+def texts_in(message):
+    for field, value in message.ListFields():
+        if field.name == "raw_data":
+            continue
+        for item in value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]:
+            if isinstance(item, Message):
+                yield from texts_in(item)
+            elif isinstance(item, (str, bytes)):
+                yield item.decode("latin-1") if isinstance(item, bytes) else item
 
 
 @pytest.mark.slow
