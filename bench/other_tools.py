@@ -1,8 +1,8 @@
 """Our timing beside that of the runtimes' own tools, in turns: `python -m bench.other_tools`.
 
 `benchmark_app` comes with OpenVINO and `onnxruntime_test` with ONNX Runtime; each is a process of its own that opens
-the same file. Compared are means, which is what `onnxruntime_test` prints, of as many runs. Its first run, which is slow,
-is among them: give many runs.
+the same file. Compared are means, which is what `onnxruntime_test` prints, of as many runs. Its slow first run is
+among them: give many.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def loaded(model):
 
 
 def words_of(proto):
-    """Every text in a model but its weights, a line each: between the texts of a file lie lengths, which may look like one."""
+    """Every text in a model but its weights, a line each: the lengths between them in the file may look like text."""
     return "\n".join(texts_in(proto))
 
 

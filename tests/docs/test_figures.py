@@ -106,6 +106,18 @@ def test_what_a_segmenter_adds():
     assert sum(us < 21 for us in around_us) >= 0.99 * len(around_us)
 
 
+def test_pre_processing():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-preprocessing.json").read_text())
+    text = (ROOT / "docs/native.md").read_text(encoding="utf-8")
+    for case in tree["cases"]:
+        times = {name: median(turns) for name, turns in case["turns_ms"].items()}
+        factors = {name: ratio["median"] for name, ratio in case["times_as_fast_as_steps"].items()}
+        first, *others = times
+        cells = [f"{times[first]:.1f} ms", *(f"{times[name]:.1f} ms, {factors[name]:.1f}x" for name in others)]
+        assert f"| {case['picture']} | {case['input']} | {' | '.join(cells)} |\n" in text
+    assert len(tree["cases"]) == 4
+
+
 def test_a_picture_in_labels_out():
     tree = json.loads((ROOT / "bench/results/xeon-2cores-pipeline-512x1024.json").read_text())
     text = (ROOT / "docs/native.md").read_text(encoding="utf-8")
