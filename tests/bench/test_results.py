@@ -19,7 +19,8 @@ RESULTS = [
     if "measurements" in json.loads(path.read_text())
 ]
 DOCUMENT = ROOT / "docs" / "backends.md"
-QUOTED = re.findall(r"`(bench/results/[^`]+\.json)`", DOCUMENT.read_text(encoding="utf-8"))
+NAMED = re.findall(r"`(bench/results/[^`]+\.json)`", DOCUMENT.read_text(encoding="utf-8"))
+QUOTED = [name for name in NAMED if ROOT / name in RESULTS]
 
 
 def read(path):

@@ -106,6 +106,16 @@ def test_what_a_segmenter_adds():
     assert sum(us < 21 for us in around_us) >= 0.99 * len(around_us)
 
 
+def test_our_timing_beside_other_tools():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-other-tools.json").read_text())
+    text = (ROOT / "docs/backends.md").read_text(encoding="utf-8")
+    assert {len(turns) for turns in tree["mean_ms_of_each_turn"].values()} == {7}
+    assert tree["runs_a_turn"] == 60
+    for name in ("onnxruntime", "openvino"):
+        ours = tree["ours_over_theirs"][name]
+        assert f"{ours['median']:.3f} of its tool's ({ours['least']:.3f} to {ours['greatest']:.3f}" in text
+
+
 def test_pre_processing():
     tree = json.loads((ROOT / "bench/results/xeon-2cores-preprocessing.json").read_text())
     text = (ROOT / "docs/native.md").read_text(encoding="utf-8")
