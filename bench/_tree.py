@@ -1,4 +1,7 @@
-"""Frozen dataclasses to plain JSON values and back. Back is strict: nothing missing, nothing more, no other type."""
+"""Frozen dataclasses to plain JSON values and back. Back is strict: nothing missing, nothing more, no other type.
+
+Only a field that says what files older than itself mean, with `absent`, may be missing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,12 @@ from typing import Any
 from searchkit.errors import InputFileError, SearchkitError
 from searchkit.sizes import Size, parse_size
 
-_WORDS = {str: "text", int: "a whole number", float: "a finite number", type(None): "null"}
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number", type(None): "null"}
+
+
+def absent(value: Any) -> dict[str, Any]:
+    """Metadata of a dataclass field: what a file from before the field existed means."""
+    return {"absent": value}
 
 
 def encode(value: Any) -> Any:
@@ -51,10 +59,12 @@ def decode(kind: Any, value: Any, where: str) -> Any:
 
 def _object(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    names = list(fields)
+    old = {name: field.metadata["absent"] for name, field in fields.items() if "absent" in field.metadata}
     entries = _checked(dict, value, where, "an object")
     for name in (*names, *entries):
-        if (name in entries) != (name in names):
+        if (name in entries) != (name in names) and not (name in old and name not in entries):
             problem = "missing field" if name in names else "unknown field"
             raise InputFileError(
                 problem,
@@ -63,7 +73,8 @@ def _object(kind: Any, value: Any, where: str) -> Any:
                 allowed=", ".join(names),
                 fix="measure again with this version",
             )
-    return kind(**{name: decode(hints[name], entries[name], f"{where}.{name}") for name in names})
+    read = {name: decode(hints[name], entries[name], f"{where}.{name}") for name in names if name in entries}
+    return kind(**old | read)
 
 
 def _either(options: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -13,13 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .measurement import Scalar
+from .protocol import Scalar
 
 T = TypeVar("T")
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "numpy")
 _SMI_TIMEOUT_S = 10
+_FACTS = {
+    "driver_version": "gpu_driver",
+    "clocks.sm": "gpu_sm_clock_mhz",
+    "clocks.max.sm": "gpu_max_sm_clock_mhz",
+    "power.limit": "gpu_power_limit_w",
+    "temperature.gpu": "gpu_temperature_c",
+}
+_STATE = {
+    "clocks.sm": "gpu_sm_clock_mhz",
+    "temperature.gpu": "gpu_temperature_c",
+    "power.draw": "gpu_power_w",
+    "clocks_throttle_reasons.active": "gpu_throttle_reasons",
+}
 
 
 def describe() -> dict[str, Scalar]:
@@ -28,19 +41,19 @@ def describe() -> dict[str, Scalar]:
     `load_1min` is the load average of the last minute: call this before measuring.
     """
     machine: dict[str, Scalar] = {
-        "cpu": _attempt(_cpu),
-        "cores": _attempt(_cores),
-        "memory_gib": _attempt(_memory_gib),
+        "cpu": attempt(_cpu),
+        "cores": attempt(_cores),
+        "memory_gib": attempt(_memory_gib),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "governor": _attempt(lambda: _GOVERNOR.read_text().strip()),
-        "load_1min": _attempt(lambda: round(os.getloadavg()[0], 2)),
+        "governor": attempt(governor),
+        "load_1min": attempt(lambda: round(os.getloadavg()[0], 2)),
     }
     for package in _PACKAGES:
-        version = _attempt(partial(importlib.metadata.version, package))
+        version = attempt(partial(importlib.metadata.version, package))
         if version:
             machine[package.replace("-", "_")] = version
-    return machine | (_attempt(_gpu) or {})
+    return machine | (attempt(_gpu) or {})
 
 
 def line(machine: dict[str, Scalar]) -> str:
@@ -60,7 +73,13 @@ def line(machine: dict[str, Scalar]) -> str:
     return "; ".join(parts)
 
 
-def _attempt(read: Callable[[], T]) -> T | None:
+def governor() -> str:
+    """Of the first core's clock; raises where the system does not say."""
+    return _GOVERNOR.read_text().strip()
+
+
+def attempt(read: Callable[[], T]) -> T | None:
+    """What `read` gives, or None where it raises."""
     # A description must not be what a measurement fails on, whatever a driver or a container does.
     try:
         return read()
@@ -95,23 +114,37 @@ def _gpu() -> dict[str, Scalar]:
         "gpu_compute_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
     }
-    # By its UUID: the numbering of nvidia-smi is another than CUDA's.
-    uuid = getattr(properties, "uuid", None)
-    return found | (_attempt(lambda: _smi(f"GPU-{uuid}" if uuid else "0")) or {})
+    return found | (attempt(lambda: _smi(_FACTS)) or {})
 
 
-def _smi(device: str) -> dict[str, Scalar]:
+def gpu_state() -> dict[str, Scalar]:
+    """Clock, temperature and what slows the first CUDA device down, by the driver's program; empty without it.
+
+    Numbers are numbers here; the reasons are bits, as NVML's documentation lists them.
+    """
+    state: dict[str, Scalar] = {}
+    for key, value in _smi(_STATE).items():
+        state[key] = attempt(partial(_number, str(value)))
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def _number(text: str) -> float:
+    return int(text, 16) if text.startswith("0x") else float(text)
+
+
+def _smi(query: dict[str, str]) -> dict[str, Scalar]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
-    query = {
-        "driver_version": "gpu_driver",
-        "clocks.sm": "gpu_sm_clock_mhz",
-        "clocks.max.sm": "gpu_max_sm_clock_mhz",
-        "power.limit": "gpu_power_limit_w",
-        "temperature.gpu": "gpu_temperature_c",
-    }
-    command = [program, "-i", device, f"--query-gpu={','.join(query)}", "--format=csv,noheader,nounits"]
+    command = [program, "-i", _smi_device(), f"--query-gpu={','.join(query)}", "--format=csv,noheader,nounits"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=True)
     values = [value.strip() for value in answer.stdout.strip().split(",")]
     return dict(zip(query.values(), values, strict=True))
+
+
+def _smi_device() -> str:
+    """The first CUDA device by its UUID: the numbering of nvidia-smi is another than CUDA's."""
+    import torch
+
+    uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None) if torch.cuda.is_available() else None
+    return f"GPU-{uuid}" if uuid else "0"

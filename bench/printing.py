@@ -12,6 +12,7 @@ from rich.table import Table
 from . import machine
 from .fps import Setting
 from .profile import Counts, Profile, StageRow
+from .remarks import remarks
 from .table import MARK, Row, rich_table
 
 # Wider than any table here: lines are never folded to a terminal's width, digits would be lost.
@@ -24,14 +25,15 @@ def print_fps(console: Console, rows: Sequence[Row], setting: Setting) -> None:
     if not rows:
         return
     runtimes = ", ".join(dict.fromkeys(_runtime(row) for row in rows))
-    _say(console, f"{setting.size} (height x width), batch 1, io {setting.io}, {runtimes}")
+    sizes = ", ".join(dict.fromkeys(str(row.measurement.resolution) for row in rows))
+    _say(console, f"{sizes} (height x width), batch {setting.batch}, io {setting.io}, {runtimes}")
     _say(console, f"Measured on this machine: {machine.line(setting.machine)}")
     console.print()
     _print_table(console, rich_table(rows))
     console.print()
     for warning, names in _by_warning(rows).items():
         _say(console, f"{MARK} {', '.join(names)}: {warning}")
-    for remark in _remarks(rows, setting):
+    for remark in remarks(rows, setting.protocol):
         _say(console, remark)
 
 
@@ -59,31 +61,15 @@ def print_profile(console: Console, result: Profile) -> None:
 def _by_warning(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Which networks carry each warning: a quick run gives many the same."""
     several = len({row.measurement.runtime for row in rows}) > 1
+    sizes = len({row.measurement.resolution for row in rows}) > 1
     found: dict[str, list[str]] = {}
     for row in rows:
         m = row.measurement
-        name = f"{m.network.name} on {m.runtime}" if several else m.network.name
+        name = f"{m.network.name} {m.resolution}" if sizes else m.network.name
+        name = f"{name} on {m.runtime}" if several else name
         for warning in m.warnings:
             found.setdefault(warning, []).append(name)
     return found
-
-
-def _remarks(rows: Sequence[Row], setting: Setting) -> list[str]:
-    runs = sorted(row.statistics.runs for row in rows)
-    span = f"{runs[0]}" if runs[0] == runs[-1] else f"{runs[0]} to {runs[-1]}"
-    remarks = [
-        "FPS is 1000 / p50, the median latency; decoding, normalisation and copies are not part of it.",
-        f"Each network ran {span} times in {setting.protocol.rounds} rounds in which all take turns; "
-        "below 100 runs p99 is nearly the slowest one.",
-    ]
-    if any(row.ratio for row in rows):
-        remarks.append("time / FasterSeg: median over the rounds, and quartiles; below 1 is faster than FasterSeg.")
-    weights = ", ".join(dict.fromkeys(row.measurement.weights for row in rows))
-    return [
-        *remarks,
-        "conv GMACs: multiply-accumulates of convolutions; the papers print them as FLOPs.",
-        f"Weights: {weights}. Speed does not depend on them.",
-    ]
 
 
 def _runtime(row: Row) -> str:

@@ -3,8 +3,10 @@
 import pytest
 
 from bench.measurement import Measurement, NetworkFacts, Protocol, warnings_of
+from deploy import deployable
 from deploy.backends import SessionInfo
 from searchkit.sizes import Size
+from searchkit.weights import Weights
 
 STEADY = ((10.0, 11.0, 12.0, 10.0, 11.0), (10.0, 11.0, 12.0, 10.0, 11.0))
 
@@ -28,3 +30,12 @@ def measured():
         )
 
     return make
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """`--quick` of two runs and weights that take no time to draw, for tests of the way through, not of figures."""
+    none = {"warmup_ms": 0, "round_ms": 0, "settle_ms": 0, "steady": None, "min_runs": 0, "min_ms": 0}
+    short = Protocol(min_warmup_runs=1, rounds=2, min_runs_per_round=1, **none)
+    monkeypatch.setattr(Protocol, "quick", lambda: short)
+    monkeypatch.setattr(deployable, "seed_weights", lambda *_args, **_kwargs: Weights(False, "untrained"))

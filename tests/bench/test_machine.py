@@ -42,9 +42,26 @@ def test_nothing_makes_it_raise(monkeypatch):
 
 
 def test_driver_program_is_read_and_not_required(monkeypatch):
-    answer = subprocess.CompletedProcess([], 0, stdout="570.1, 1980, 1980, 700.00, 31\n")
+    answers = {
+        "driver_version": "570.1, 1980, 1980, 700.00, 31\n",
+        "clocks.sm": "1965, 64, 210.5, 0x0000000000000004\n",
+    }
+
+    def answer(command, **_settings):
+        query = next(part for part in command if part.startswith("--query-gpu="))
+        return subprocess.CompletedProcess([], 0, stdout=answers[query.partition("=")[2].split(",")[0]])
+
     monkeypatch.setattr(machine.shutil, "which", lambda _name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(machine.subprocess, "run", lambda *_args, **_kwargs: answer)
-    assert machine._smi("0")["gpu_driver"] == "570.1"
+    monkeypatch.setattr(machine.subprocess, "run", answer)
+    assert machine._smi(machine._FACTS)["gpu_driver"] == "570.1"
+    assert machine.gpu_state() == {
+        "gpu_sm_clock_mhz": 1965.0,
+        "gpu_temperature_c": 64.0,
+        "gpu_power_w": 210.5,
+        "gpu_throttle_reasons": 4,
+    }
+    answers["clocks.sm"] = "[N/A], 64, [Not Supported], 0x0\n"
+    assert machine.gpu_state() == {"gpu_temperature_c": 64.0, "gpu_throttle_reasons": 0}
     monkeypatch.setattr(machine.shutil, "which", lambda _name: None)
-    assert machine._smi("0") == {}
+    assert machine._smi(machine._FACTS) == {}
+    assert machine.gpu_state() == {}

@@ -1,11 +1,13 @@
 import copy
 import json
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.measurement import Measurement, Protocol, Statistics, latency_ratio, percentile, warnings_of
+from bench.measurement import Measurement, Protocol, Statistics, latency_ratio, percentile
+from bench.protocol import Conditions, Memory, Timed, WarmUp
 from searchkit.errors import InputFileError
 
 
@@ -38,8 +40,15 @@ def test_ratio_pairs_rounds(measured):
     ratio = latency_ratio(slow, fast)  # per round 2, 3, 4: the third round is slow for both
     assert (ratio.median, ratio.low, ratio.high) == (3.0, 2.5, 3.5)
     assert latency_ratio(slow, slow).median == 1
-    with pytest.raises(ValueError):
-        latency_ratio(slow, measured())
+    other = replace(measured("fasterseg"), protocol=Protocol().with_rounds(3))
+    with pytest.raises(ValueError, match="rounds do not pair"):
+        latency_ratio(slow, other)
+
+
+def test_ratio_of_a_run_that_was_cut_short_is_over_the_rounds_that_both_finished(measured):
+    slow = measured("ssr", ((20.0,) * 3, (30.0,) * 3, (80.0,) * 3))
+    fast = measured("fasterseg", ((10.0,) * 3, (10.0,) * 3))
+    assert latency_ratio(slow, fast).median == 2.5
 
 
 def test_samples_keep_their_order_and_round(measured):
@@ -103,6 +112,12 @@ def changed(tree, path, value):
         (["machine"], [], "machine: wrong value .*an object"),
         (["machine", "cores"], [2], "machine.cores: wrong value"),
         (["warnings"], "none", "warnings: wrong value .*a list"),
+        (["timed", "batch"], 0, "timed.batch: not a batch"),
+        (["timed", "transfers"], 1, "timed.transfers: wrong value .*true or false"),
+        (["timed", "speed"], 1, "measurement.timed: unknown field"),
+        (["protocol", "rounds"], 1, "rounds_ms: more rounds than asked for"),
+        (["protocol", "steady", "window_ms"], KeyError, "steady.window_ms: missing field"),
+        (["memory"], {"peak_bytes": 1.5, "how": "guessed"}, "memory.peak_bytes: wrong value"),
     ],
 )
 def test_from_tree_refuses(measured, path, value, message):
@@ -120,37 +135,6 @@ def test_whole_numbers_are_durations_too(measured):
     assert Measurement.from_tree(changed(measured().to_tree(), ["rounds_ms", 0, 0], 10)).rounds_ms[0][0] == 10.0
 
 
-STEADY = [[10.0] * 5, [10.0] * 5]
-
-
-@pytest.mark.parametrize(
-    ("fires", "silent", "words"),
-    [
-        ([[10.0] * 9], [[10.0] * 10], "only 9 runs: give more --rounds"),
-        ([[10.0] * 8 + [12.5] * 2] * 2, [[10.0] * 8 + [11.9] * 2] * 2, "p90 is 1.25 times p50"),
-        ([[10.0] * 5, [11.1] * 5], [[10.0] * 5, [10.9] * 5], "rounds are 11% apart .10 to 11.1 ms."),
-    ],
-)
-def test_each_warning_fires_alone_and_not_without_reason(fires, silent, words):
-    import re
-
-    (found,) = warnings_of(fires)
-    assert re.search(words, found)
-    assert warnings_of(silent) == []
-
-
-def test_timer_warning():
-    (found,) = warnings_of(STEADY, timer_resolution_ms=0.11)
-    assert "100 ticks of the timer" in found
-    assert warnings_of(STEADY, timer_resolution_ms=0.09) == []
-
-
-def test_host_warning():
-    (found,) = warnings_of(STEADY, [[8.0] * 5] * 2)
-    assert "the device works 8 of 10 ms" in found
-    assert warnings_of(STEADY, [[9.5] * 5] * 2) == []
-
-
 def test_quick_protocol_is_less_work():
     quick, usual = Protocol.quick(), Protocol()
     assert quick.rounds < usual.rounds
@@ -165,6 +149,39 @@ def test_mode_and_precision_are_optional(measured):
     assert (old.mode, old.precision, old.runtime) == (None, None, "onnxruntime")
     assert (new.mode, new.precision, new.runtime) == ("bf16", "bf16", "onnxruntime:bf16")
     assert Measurement.from_tree(json.loads(json.dumps(new.to_tree()))) == new
+
+
+def test_files_older_than_a_field_mean_what_was_done_then(measured):
+    """A default of today must not be read into a run of yesterday."""
+    tree = measured().to_tree()
+    for name in ("timed", "block_runs", "warm_up", "memory", "conditions"):
+        del tree[name]
+    for name in ("name", "steady", "min_runs", "min_ms", "calibration_runs"):
+        del tree["protocol"][name]
+    found = Measurement.from_tree(tree)
+    assert found.protocol.steady is None
+    assert (found.protocol.min_runs, found.protocol.min_ms, found.protocol.calibration_runs) == (0, 0, 0)
+    assert found.timed == Timed(batch=1, transfers=False, streams=1)
+    assert (found.warm_up, found.memory, found.conditions) == (None, None, None)
+
+
+def test_fps_counts_pictures_and_latency_is_of_the_call(measured):
+    one = measured(rounds=((20.0,) * 5,))
+    four = replace(one, timed=Timed(batch=4))
+    assert (one.statistics.fps, four.statistics.fps) == (50, 200)
+    assert four.statistics.p50_ms == 20
+
+
+def test_all_that_was_recorded_comes_back(measured):
+    found = replace(
+        measured(),
+        timed=Timed(batch=2, clock="wall and device events", transfers=True, cuda_graph=True),
+        block_runs=(3, 4),
+        warm_up=WarmUp(612.5, 30, False, 0.07),
+        memory=Memory(123, "seen"),
+        conditions=Conditions({"governor": "powersave"}, {"governor": "powersave", "gpu_sm_clock_mhz": 1980.0}, 0.25),
+    )
+    assert Measurement.from_tree(json.loads(json.dumps(found.to_tree(), allow_nan=False))) == found
 
 
 def test_shipped_measurements_can_be_read():

@@ -35,7 +35,7 @@ def test_a_kept_run_is_whole_and_one_run(path):
     assert tree["failures"] == []
     assert len({len(m.rounds_ms) for m in measurements}) == 1
     assert all(m.machine == tree["machine"] for m in measurements)
-    assert len({(m.network.name, m.runtime, m.precision) for m in measurements}) == len(measurements)
+    assert len({(m.network.name, m.resolution, m.runtime, m.precision) for m in measurements}) == len(measurements)
     for kept, row in zip(tree["statistics"], rows_of(measurements), strict=True):
         # A run from before modes and precisions does not state them.
         assert kept == {key: row.to_tree()[key] for key in kept}

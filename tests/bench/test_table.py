@@ -1,5 +1,6 @@
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -126,3 +127,67 @@ def test_a_terminal_is_told_the_precision_where_it_differs(measured):
 def test_a_default_mode_is_not_spelled_out(measured):
     (row,) = rows_of([measured(mode="default", precision="fp32")])
     assert "| onnxruntime |" in markdown([row])
+
+
+def newer(measurement, **changes):
+    """As a run of today records it."""
+    from bench.protocol import Memory, WarmUp
+
+    return replace(measurement, warm_up=WarmUp(600, 9, True, 0.01), memory=Memory(50 << 20, "growth"), **changes)
+
+
+def test_a_run_of_today_has_memory_miou_and_an_interval(measured):
+    rows = rows_of(
+        [newer(measured("ssr", ((20.0,) * 5, (22.0,) * 5))), newer(measured("fasterseg", ((10.0,) * 5,) * 2))]
+    )
+    heading, _, fast, slow = markdown(rows).splitlines()
+    assert "| p90 ms | p95 ms | p99 ms | FPS | memory MiB | mIoU paper | time / FasterSeg |" in heading
+    assert "| 50 | (73.1) | 1.00 (1.00-1.00) |" in fast, "the paper's is at 1024x2048"
+    assert "| 50 | 73.7 | 2.10 (2.00-2.20) |" in slow
+    line = next(csv.DictReader(io.StringIO(csv_text(rows[1:]))))
+    assert (line["memory_bytes"], line["memory_how"]) == (str(50 << 20), "growth")
+    assert (line["miou_published"], line["miou_published_split"]) == ("73.67", "val")
+    assert line["miou_shipped_weights_on"] == "streets val at 128x256"
+    assert (line["ratio_interval_low"], line["ratio_interval_high"]) == ("2.0", "2.2")
+    tree = rows[1].to_tree()
+    assert tree["memory"] == {"peak_bytes": 50 << 20, "how": "growth"}
+    assert tree["p50_interval_ms"] == [20.0, 22.0]
+
+
+def test_published_figures_are_told_from_measured_ones(measured):
+    from bench.protocol import Protocol
+    from bench.remarks import remarks
+
+    text = " ".join(remarks(rows_of([newer(measured("ssr"))]), Protocol()))
+    assert "as the networks' papers print it, not measured here" in text
+    assert "on generated streets, which are no Cityscapes: ssr 68.4 at 128x256" in text
+
+
+def test_other_settings_are_no_reference(measured):
+    """A ratio across batches, resolutions or transfers would say nothing of the networks."""
+    from bench.protocol import Timed
+    from searchkit.sizes import Size
+
+    reference = measured("fasterseg")
+    for other in (
+        replace(reference, timed=Timed(batch=2)),
+        replace(reference, timed=Timed(transfers=True)),
+        replace(reference, resolution=Size(256, 512)),
+        replace(reference, io="labels"),
+    ):
+        assert rows_of([measured("ssr"), other])[0].ratio is None
+
+
+def test_several_resolutions_stand_behind_the_names(measured):
+    from searchkit.sizes import Size
+
+    both = [measured("ssr"), replace(measured("ssr"), resolution=Size(1024, 2048))]
+    assert "| ssr 512x1024 |" in markdown(rows_of(both))
+    assert "| ssr |" in markdown(rows_of(both[:1]))
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "fp32"), ("fp32", "int8+fp16")])
+def test_fits_a_hundred_and_ten_columns(measured, precisions):
+    slow = newer(measured("fasterseg-teacher", ((1234.0,) * 5, (1300.0,) * 5), precision=precisions[0]))
+    fast = newer(measured("fasterseg", ((10.5,) * 5,) * 2, "pytorch", mode="channels_last", precision=precisions[1]))
+    assert Console(width=300).measure(rich_table(rows_of([slow, fast]))).maximum <= 114

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from bench.measurement import Protocol
-from bench.timing import time_interleaved
+from bench.timing import runner_of, time_interleaved
+from deploy.backends import SessionInfo
 
 MS = 1_000_000
 
@@ -34,10 +35,15 @@ class FakeRunner:
         self.clock.log.append(self.name)
         return self.device_ms
 
+    def block(self, runs):
+        for _ in range(runs):
+            self.run()
+
 
 def protocol(**changes):
     least = {"warmup_ms": 0, "min_warmup_runs": 1, "rounds": 3, "round_ms": 0, "min_runs_per_round": 1}
-    return Protocol(**least | {"settle_ms": 0, "min_settle_runs": 0} | changes)
+    none = {"settle_ms": 0, "min_settle_runs": 0, "steady": None, "min_runs": 0, "min_ms": 0}
+    return Protocol(**least | none | changes)
 
 
 def run(clock, runners, plan):
@@ -70,6 +76,91 @@ def test_a_turn_lasts_until_both_minima_are_reached(milliseconds, warm, settling
     (timing,) = run(clock, [runner], plan)
     assert len(timing.rounds_ms[0]) == timed
     assert runner.runs == warm + settling + timed  # settling runs are made and not kept
+
+
+@pytest.mark.parametrize(
+    ("rounds", "milliseconds", "runs"),
+    [(8, 1, 125), (8, 100, 8), (1, 100, 64), (7, 100, 10), (3, 1, 334)],  # by 1 s, by 64 runs: over all rounds
+)
+def test_all_rounds_together_have_a_second_and_64_runs(rounds, milliseconds, runs):
+    clock = Clock()
+    plan = protocol(rounds=rounds, min_runs=64, min_ms=1000)
+    (timing,) = run(clock, [FakeRunner(clock, "a", milliseconds)], plan)
+    assert [len(turn) for turn in timing.rounds_ms] == [runs] * rounds
+
+
+def test_the_usual_protocol_has_a_second_and_64_runs():
+    clock = Clock()
+    slow, fast = run(clock, [FakeRunner(clock, "s", 90), FakeRunner(clock, "f", 3)], Protocol())
+    assert sum(map(len, slow.rounds_ms)) >= 64
+    assert sum(map(sum, fast.rounds_ms)) >= 1000
+    assert slow.warm_up.steady
+    assert fast.warm_up.steady
+
+
+def test_fastersegs_way_is_ten_runs_and_a_block_of_six_seconds():
+    clock = Clock()
+    runner = FakeRunner(clock, "a", 4)
+    (timing,) = run(clock, [runner], Protocol.fasterseg())
+    assert timing.warm_up.runs == 10
+    assert timing.rounds_ms == [[4.0]], "one sample, the mean of the block"
+    assert timing.block_runs == [1500], "six seconds of 4 ms"
+    assert runner.runs == 10 + (100 + 200 + 400) + 1500, "blocks until one takes a second, then six seconds"
+
+
+def test_single_stream_asks_until_time_and_count_are_reached():
+    clock = Clock()
+    plan = Protocol.mlperf()
+    slow, fast = run(clock, [FakeRunner(clock, "s", 1000), FakeRunner(clock, "f", 10)], plan)
+    assert [len(turn) for turn in slow.rounds_ms] == [1024], "600 s are over earlier"
+    assert [len(turn) for turn in fast.rounds_ms] == [60_000]
+    assert "".join(clock.log).rindex("s") < "".join(clock.log).rindex("fff"), "one after the other"
+
+
+def test_what_was_finished_stays_after_an_interrupt():
+    clock, timings = Clock(), []
+    calm = FakeRunner(clock, "a", 10)
+    hit = FakeRunner(clock, "b", 10)
+    hit.run = lambda: (
+        (_ for _ in ()).throw(KeyboardInterrupt) if len(timings[1].rounds_ms) == 1 else FakeRunner.run(hit)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        time_interleaved([calm, hit], protocol(min_runs_per_round=2), clock=clock, timings=timings)
+    assert timings[0].rounds_ms == [[10.0, 10.0]]
+    assert timings[1].rounds_ms == [[10.0, 10.0]], "the second round was not finished"
+    assert gc.isenabled()
+
+
+def test_what_is_read_between_is_read_after_the_last_warm_up():
+    clock, seen = Clock(), []
+    runners = [FakeRunner(clock, name, 10) for name in "ab"]
+    time_interleaved(runners, protocol(), clock=clock, warmed=lambda: seen.append("".join(clock.log)))
+    assert seen == ["ab"]
+
+
+class FakeSession:
+    def __init__(self):
+        self.log = []
+
+    info = SessionInfo("fake", "1", "none", "cpu")
+
+    def __getattr__(self, name):
+        return lambda *_: self.log.append(name)
+
+
+def test_a_run_is_what_was_asked_for():
+    session = FakeSession()
+    runner_of(session).run()
+    assert session.log == ["execute", "synchronize"]
+    session.log.clear()
+    runner_of(session, session.load, session.output).run()
+    assert session.log == ["load", "execute", "synchronize", "output"]
+    session.log.clear()
+    runner_of(session).block(3)
+    assert session.log == ["execute"] * 3 + ["synchronize"], "a block is waited for once"
+    session.log.clear()
+    runner_of(session, session.load, session.output).block(2)
+    assert session.log == ["load", "execute", "synchronize", "output"] * 2
 
 
 def test_device_times_are_kept_beside():
