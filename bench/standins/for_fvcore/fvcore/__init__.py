@@ -1,0 +1,1 @@
+"""What stands in for fvcore where `make gpu` finds none and may install nothing."""
