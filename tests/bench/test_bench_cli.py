@@ -8,21 +8,15 @@ import pytest
 
 from bench import fps
 from bench.cli import main
-from bench.measurement import Measurement, Protocol
+from bench.measurement import Measurement
 from deploy import deployable
 from deploy.backends.pytorch import PyTorchBackend, PyTorchSession
 from searchkit.errors import BackendUnavailableError, UsageError
-from searchkit.weights import Weights
 
 TINY = ["--resolution", "64x128", "--quick", "--backend", "pytorch"]
 
 
-@pytest.fixture(autouse=True)
-def brief(monkeypatch):
-    """What is tested here is the way through, not the figures: few runs, and weights that take no time to draw."""
-    short = Protocol(warmup_ms=0, min_warmup_runs=1, rounds=2, round_ms=0, min_runs_per_round=1, settle_ms=0)
-    monkeypatch.setattr(Protocol, "quick", lambda: short)
-    monkeypatch.setattr(deployable, "seed_weights", lambda *_args, **_kwargs: Weights(False, "untrained"))
+pytestmark = pytest.mark.usefixtures("brief")
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def test_fps_writes_all_forms(tmp_path, capsys):
     for words in ("fast-scnn", "FPS is 1000 / p50", "Measured on this machine", "untrained", "64x128"):
         assert words in shown
     tree = json.loads((tmp_path / "f.json").read_text())
-    assert list(tree) == ["schema", "machine", "measurements", "failures", "statistics"]
+    assert list(tree) == ["schema", "machine", "measurements", "failures", "statistics", "complete"]
     assert tree["failures"] == []
     found = [Measurement.from_tree(item) for item in tree["measurements"]]
     assert [m.network.name for m in found] == ["fast-scnn", "fasterseg"]
@@ -118,9 +112,9 @@ def test_nothing_measured_prints_no_table(broken_erfnet, capsys):
 
 
 def test_strict(monkeypatch):
-    monkeypatch.setattr(fps, "warnings_of", lambda *_rounds: [])
+    monkeypatch.setattr(fps, "warnings_of", lambda *_rounds, **_about: [])
     assert main(["fps", "fast-scnn", *TINY, "--strict"]) == 0
-    monkeypatch.setattr(fps, "warnings_of", lambda *_rounds: ["unsteady"])
+    monkeypatch.setattr(fps, "warnings_of", lambda *_rounds, **_about: ["unsteady"])
     assert main(["fps", "fast-scnn", *TINY]) == 0
     assert main(["fps", "fast-scnn", *TINY, "--strict"]) == 1
 
@@ -141,6 +135,15 @@ def test_strict(monkeypatch):
         (["fps", "ssr", "--resolution", "512"], 2, "not a resolution"),
         (["fps", "ssr", "--device", "npu"], 7, "no such device here"),
         (["fps", "ssr", "--rounds", "0"], 2, "--rounds"),
+        (["fps", "ssr", "--batch", "0"], 2, "--batch"),
+        (["fps", "ssr", "--mlperf", "--fasterseg"], 2, "--mlperf and --fasterseg: these are different protocols"),
+        (["fps", "ssr", "--quick", "--mlperf"], 2, "these are different protocols"),
+        (["fps", "ssr", "--duration", "5"], 2, "only single stream has a duration"),
+        (["fps", "ssr", "--mlperf", "--duration", "nan"], 2, "not a duration (got nan"),
+        (["fps", "ssr", "--mlperf", "--duration", "-1"], 2, "not a duration"),
+        (["fps", "ssr", "--mlperf", "--rounds", "2"], 2, "single stream is one round"),
+        (["fps", "ssr", "--mlperf", "--batch", "2"], 2, "one picture a query"),
+        (["headline", "--resolution", "100x200"], 2, "does not take this size"),
         (["fps", "ssr", "--json", "-", "--csv", "-"], 2, "only one result can go to standard output"),
         (["fps", "ssr", "--json", "no/such/folder/f.json"], 4, "folder does not exist"),
         (["profile", "ssr", "--resolution", "100x200"], 2, "Use 104x200"),
@@ -293,9 +296,9 @@ def test_networks_and_runtimes_share_their_rounds(monkeypatch):
 
     seen = []
 
-    def timed(runners, protocol, progress):
+    def timed(runners, protocol, progress, *, timings, warmed):
         seen.append(len(runners))
-        return [Timing([[1.0]], [[]]) for _ in runners]
+        timings += [Timing([[1.0]], [[]]) for _ in runners]
 
     monkeypatch.setattr(fps, "time_interleaved", timed)
     two = ["--backend", "pytorch", "--backend", "pytorch:channels_last"]
