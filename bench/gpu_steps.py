@@ -95,6 +95,8 @@ def _searched(device: str, small: str, large: str, quick: bool) -> list[Step]:
 
 def _device(device: str, small: str, quick: bool) -> list[Step]:
     """What tells of the device itself."""
+    # The layers of a network are timed on the CPU alone.
+    top = " --top 0" if device == "cuda" else ""
     heads = "bench.label_head_gpu {json}" if device == "cuda" else "bench label-head --turns 1 --runs 1 --json {json}"
     return [
         _step(
@@ -109,7 +111,7 @@ def _device(device: str, small: str, quick: bool) -> list[Step]:
         _step(
             "roofline",
             "the greatest rates of the device, and what two networks make of them",
-            f"bench roofline ssr fasterseg --resolution {small} --backend pytorch:eager{_ends(quick)}",
+            f"bench roofline ssr fasterseg --resolution {small} --backend pytorch:eager{top}{_ends(quick)}",
             (15, 40, 60),
         ),
     ]

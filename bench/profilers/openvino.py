@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from deploy.backends.openvino import BACKEND, OpenVINOSession, _core
+from deploy.backends.openvino import BACKEND, OpenVINOSession, shared_core
 from deploy.deployable import Deployable
 from searchkit.data import streets
 from searchkit.errors import UsageError
@@ -26,7 +26,7 @@ def profile(model: Deployable, *, mode: str, threads: int | None, runs: int) -> 
             f"the mode {mode} of openvino ends outside OpenVINO", where="--backend", got=mode, allowed="fp32, bf16"
         )
     state, device = BACKEND.require(None)
-    core = _core()
+    core = shared_core()
     before = core.get_property("CPU", _COUNTERS)
     core.set_property("CPU", {_COUNTERS: True})
     try:

@@ -115,7 +115,7 @@ class OpenVINOBackend(Backend):
     ) -> Session:
         mode = self.chosen_mode(mode, model.precision)
         state, device = self.require(device)
-        core = _core()
+        core = shared_core()
         precision = "bf16" if mode.startswith("bf16") else "fp32"
         _require_precision(core, precision)
         headless = _headless(model.onnx) if mode in self.label_head_modes else None
@@ -130,7 +130,7 @@ class OpenVINOBackend(Backend):
 
 
 @cache
-def _core() -> Any:
+def shared_core() -> Any:
     """The one of this process, never freed.
 
     On a CPU with AMX a plug-in gives the thread that loads it an alternate signal stack. The plug-ins of two cores that

@@ -93,7 +93,7 @@ def test_bfloat16_runs_in_bfloat16(model):
 @pytest.fixture
 def core(monkeypatch):
     """Makes every property of the plug-in or of a compiled network what the test says."""
-    real = openvino_backend._core()
+    real = openvino_backend.shared_core()
     changed = {}
 
     class Compiled:
@@ -116,7 +116,7 @@ def core(monkeypatch):
         def __getattr__(self, name):
             return getattr(real, name)
 
-    monkeypatch.setattr(openvino_backend, "_core", Core)
+    monkeypatch.setattr(openvino_backend, "shared_core", Core)
     return changed
 
 

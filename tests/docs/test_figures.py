@@ -6,6 +6,10 @@ from statistics import mean, median
 
 import pytest
 
+from bench.headline import compare
+from bench.result_file import read_results
+from searchkit.sizes import parse_size
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -114,6 +118,34 @@ def test_our_timing_beside_other_tools():
     for name in ("onnxruntime", "openvino"):
         ours = tree["ours_over_theirs"][name]
         assert f"{ours['median']:.3f} of its tool's ({ours['least']:.3f} to {ours['greatest']:.3f}" in text
+
+
+def test_what_the_harness_costs():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-harness.json").read_text())
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    overhead = tree["overhead"]
+    assert f"takes {overhead['median_us']:.2f} microseconds, {overhead['in_sample_us']:.2f} of them inside" in text
+    for entry in tree["agreement"]:
+        ratio, interval = entry["ratio"]["median"], entry["ratio"]["interval"]
+        assert f"{ratio:.3f} ({interval['low']:.3f} to {interval['high']:.3f}) for `{entry['network']}`" in text
+    assert len(tree["agreement"]) == 2
+
+
+def test_ssr_against_fasterseg():
+    """Derived anew from the samples; what the file says of them must agree."""
+    whole = parse_size("1024x2048")
+    measurements = read_results(ROOT / "bench/results/xeon-2cores-headline.json").measurements
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    found = compare(measurements, whole)
+    assert len(found) == 6
+    for c in found:
+        paper = f"{c.paper_fps[0]:.0f} to {c.paper_fps[1]:.0f} FPS, {c.paper_speed:.2f}x" if c.paper_fps else "-"
+        speed = f"{c.speed:.2f}x ({c.interval[0]:.2f} to {c.interval[1]:.2f})"
+        fps = f"{c.fps[0]:.3g} to {c.fps[1]:.3g} FPS"
+        cells = (c.ssr_resolution, c.fasterseg_resolution, c.runtime, fps, speed, paper)
+        assert f"| {' | '.join(cells)} |\n" in text
+        assert (c.speed > 1) == (c.ssr_resolution != c.fasterseg_resolution)
+        assert c.speed > 1 or c.speed < 0.5
 
 
 def test_pre_processing():
