@@ -128,8 +128,9 @@ def fps(
     setting = Setting(size, io, protocol, machine.describe(), device, threads, batch, transfers, processing)
     outcome = _measure(found, listed(backend), listed(precision), setting)
     rows = rows_of(outcome.measurements)
-    print_fps(people(files), rows, setting)
+    # First what took minutes: whoever reads the table may have gone away.
     write_results(files, rows, outcome, setting.machine)
+    print_fps(people(files), rows, setting)
     ended(outcome, files, strict=strict)
 
 

@@ -76,9 +76,9 @@ def headline(
     rows = rows_of(outcome.measurements)
     comparisons = compare(outcome.measurements, whole)
     console = people(files)
+    more = {"headline": [comparison.to_tree() for comparison in comparisons]}
+    write_results(files, rows, outcome, setting.machine, more)
     print_fps(console, rows, setting)
     for line in lines(comparisons):
         console.print(line, markup=False, soft_wrap=True)
-    more = {"headline": [comparison.to_tree() for comparison in comparisons]}
-    write_results(files, rows, outcome, setting.machine, more)
     ended(outcome, files, strict=strict)

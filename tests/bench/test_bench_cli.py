@@ -78,6 +78,18 @@ def test_onnxruntime_is_the_default_and_its_artifact_is_named(capsys):
     assert "ssr-baseline1" in captured.err, "the table goes where no program reads"
 
 
+def test_files_are_written_although_nobody_reads_the_table(tmp_path, monkeypatch):
+    """As in `bench fps --json fps.json | head -1`."""
+
+    def gone(*_args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("bench.printing.print_fps", gone)
+    target = tmp_path / "f.json"
+    main(["fps", "fast-scnn", *TINY, "--json", str(target)])
+    assert len(json.loads(target.read_text())["measurements"]) == 1
+
+
 def test_csv_and_markdown_to_standard_output(capsys):
     assert main(["fps", "fast-scnn", *TINY, "--csv", "-"]) == 0
     (line,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
