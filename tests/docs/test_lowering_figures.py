@@ -13,8 +13,9 @@ from searchkit.networks import known_names, resolve
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/lowering.md").read_text(encoding="utf-8")
-TREE = json.loads((ROOT / "bench/results/xeon-2cores-lowering.json").read_text())
-RESULTS = {(result["network"], result["backend"]): result for result in TREE["results"]}
+FILES = ("bench/results/xeon-2cores-lowering.json", "bench/results/xeon-2cores-lowering-openvino.json")
+TREES = [json.loads((ROOT / name).read_text()) for name in FILES]
+RESULTS = {(result["network"], result["backend"]): result for tree in TREES for result in tree["results"]}
 
 
 def rows(length):
@@ -30,10 +31,11 @@ def ratio(quartiles):
 def test_what_was_measured():
     names = {network for network, _ in RESULTS}
     assert {"ssr", "fasterseg", "erfnet", "bisenetv2", "fast-scnn"} < names <= set(known_names())
-    assert all(result["digest"] == resolve(result["network"]).digest for result in TREE["results"])
-    assert (TREE["resolution"], TREE["threads"]) == ("512x1024", 2)
-    assert f"{TREE['rounds']} rounds" in TEXT
-    assert "`bench/results/xeon-2cores-lowering.json`" in TEXT
+    assert all(result["digest"] == resolve(result["network"]).digest for result in RESULTS.values())
+    for tree, name in zip(TREES, FILES, strict=True):
+        assert (tree["resolution"], tree["threads"]) == ("512x1024", 2)
+        assert f"{tree['rounds']} rounds" in TEXT.partition("## Measured")[2]
+        assert f"`{name}`" in TEXT
 
 
 @pytest.mark.parametrize(("network", "backend"), sorted(RESULTS))
@@ -58,17 +60,17 @@ def test_each_rewrite_alone(network, backend):
 
 
 def test_the_repeated_run():
-    (again,) = TREE["repeats"]
+    (again,) = TREES[0]["repeats"]
     names = ", ".join(f"`{name}`" for name in again["applied"])
     assert f"`{again['network']}` again, later: {ratio(together(again))} with {names}." in TEXT
 
 
 def test_the_choice_follows_from_the_samples():
-    for result in TREE["results"] + TREE["repeats"]:
+    for rounds, result in ((tree["rounds"], r) for tree in TREES for r in tree["results"] + tree.get("repeats", [])):
         kept = [step["kept"] for step in result["steps"] if step["kept"]]
         assert result["applied"] in (kept, [])
         for step in result["steps"]:
-            assert all(len(times) == TREE["rounds"] for times in step["ms"].values())
+            assert all(len(times) == rounds for times in step["ms"].values())
             assert step["wrong"] == []
             assert next(iter(step["ms"])) == PLAIN
             faster = {name: q.median for name, q in alone({"steps": [step]}).items() if q.lower > 1}
