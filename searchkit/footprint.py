@@ -35,6 +35,7 @@ class PeakMemory(TorchDispatchMode):
         super().__init__()
         self.peak_bytes = 0
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._at_most = 0
 
     def __torch_dispatch__(
         self,
@@ -44,12 +45,17 @@ class PeakMemory(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
+                _, before = self._live.get(storage._cdata, (None, 0))
                 self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._live.values()))
+                self._at_most += storage.nbytes() - before
+        # What died is only looked for where it decides: going through all of them at every operator is slow.
+        if self._at_most > self.peak_bytes:
+            self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+            self._at_most = sum(size for _, size in self._live.values())
+            self.peak_bytes = max(self.peak_bytes, self._at_most)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Search spaces, one folder each: `genotype.py` (what was chosen), `network.py` (the discrete network).
+"""Search spaces, one folder each: `genotype.py` (what was chosen), `network.py` (the discrete network), `supernet.py`.
 
 Adding a space is adding one folder whose `__init__.py` defines `SPACE`; its folder name is the `space` of its
 genotypes.
@@ -7,15 +7,23 @@ genotypes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..genotype import Genotype
+    from ..sizes import Size
+    from ..supernet import Supernet
+
+
+#: Makes an operator by itself, in evaluation mode, and says the shape of its input.
+OperatorModule = Callable[[], "tuple[nn.Module, tuple[int, int, int, int]]"]
 
 
 class Space(ABC):
@@ -47,6 +55,34 @@ class Space(ABC):
     @abstractmethod
     def sample(self, rng: Random) -> Genotype:
         """A random valid genotype; equal `rng` states give equal genotypes."""
+
+    def supernet(self, settings: Mapping[str, Any], classes: int) -> Supernet:
+        """The relaxed network, in training mode, drawn from torch's generator.
+
+        Args:
+            settings: fields of the space's own settings, as a recipe's `[space]` table has them.
+            classes: number of output channels.
+
+        Raises:
+            UsageError: the space cannot be searched, or a setting is refused.
+        """
+        raise UsageError(f"{self.name} has networks, but no supernet to search")
+
+    def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
+        """The operators of a network as keys of latency tables, at an image of `size`.
+
+        Raises:
+            UsageError: there are no tables for this space.
+        """
+        raise UsageError(f"{self.name} has no latency tables")
+
+    def operator_modules(self, settings: Mapping[str, Any], classes: int, size: Size) -> dict[str, OperatorModule]:
+        """What makes each operator of the space, by its key: what a latency table is measured of.
+
+        Raises:
+            UsageError: there are no tables for this space, or a setting is refused.
+        """
+        raise UsageError(f"the operators of {self.name} cannot be timed one by one")
 
 
 SPACES: Registry[Space] = Registry("searchkit.spaces", "SPACE", "search space")

@@ -5,6 +5,7 @@ Paper: Chen et al., "FasterSeg: Searching for Faster Real-time Semantic Segmenta
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...genotype import Genotype
+    from ...sizes import Size
     from .genotype import FasterSegGenotype
 
 
@@ -41,6 +43,13 @@ class FasterSegSpace(Space):
         from .genotype import sample
 
         return sample(rng)
+
+    def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
+        from .genotype import FasterSegGenotype
+        from .latency import table_keys
+
+        assert isinstance(genotype, FasterSegGenotype)
+        return table_keys(genotype, *size)
 
 
 SPACE = FasterSegSpace()
