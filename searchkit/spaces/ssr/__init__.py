@@ -6,15 +6,19 @@ Segmentation", IJCV 2022.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import Space
+from .. import OperatorModule, Space
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ...genotype import Genotype
+    from ...sizes import Size
+    from ...supernet import Supernet
     from .genotype import SSRGenotype
 
 
@@ -42,6 +46,29 @@ class SSRSpace(Space):
         from .genotype import sample
 
         return sample(rng)
+
+    def supernet(self, settings: Mapping[str, Any], classes: int) -> Supernet:
+        from ...settings import parse_settings
+        from .search_space import SSRSearchSpace
+        from .supernet import SSRSupernet
+
+        return SSRSupernet(parse_settings(SSRSearchSpace, settings, what="space"), classes)
+
+    def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
+        from .genotype import SSRGenotype
+        from .operators import shapes_of
+
+        assert isinstance(genotype, SSRGenotype)
+        return (shape.key for shape in shapes_of(genotype, size))
+
+    def operator_modules(self, settings: Mapping[str, Any], classes: int, size: Size) -> dict[str, OperatorModule]:
+        from ...settings import parse_settings
+        from .expected import shapes_of_space
+        from .operator_modules import module_of
+        from .search_space import SSRSearchSpace
+
+        shapes = shapes_of_space(parse_settings(SSRSearchSpace, settings, what="space"), classes, size)
+        return {key: partial(module_of, shape) for key, shape in shapes.items()}
 
 
 SPACE = SSRSpace()
