@@ -12,7 +12,9 @@ from .console import JsonOption, out, run, write_json
 from .data_cli import app as data_app
 from .evaluate_cli import evaluate
 from .export_cli import NetworkArgument, export
-from .training import train_cli
+from .plan_cli import plan
+from .strategies_cli import strategies
+from .training import search_cli, train_cli
 
 if TYPE_CHECKING:
     from .anatomy import Part
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 for command in (
+    plan,
+    search_cli.search,
     train_cli.train,
     evaluate,
     export,
@@ -34,6 +38,7 @@ for command in (
     deploy_cli.segment,
     inspect_cli.doctor,
     inspect_cli.inspect,
+    strategies,
 ):
     app.command()(command)
 

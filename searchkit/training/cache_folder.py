@@ -118,17 +118,18 @@ def read_journal(path: Path) -> Journal | None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a cache, whose folder is made if missing. The system frees it when the process ends, however.
+def locked(path: Path, *, wait: bool, busy: str = "is making this cache") -> Iterator[None]:
+    """Hold the lock of a folder, which is made if missing. The system frees it when the process ends, however.
 
     Args:
         wait: whether to wait for the process that holds it, rather than to refuse.
+        busy: what that process does, for the refusal.
 
     Raises:
         UsageError: another process holds it.
         StorageError: the disk refused, or the file system has no locks.
     """
-    file = _lock(path, wait=wait)
+    file = _lock(path, wait, busy)
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)
@@ -137,8 +138,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         os.close(file)
 
 
-def _lock(path: Path, *, wait: bool) -> int:
-    """The open, locked file `lock` of a cache."""
+def _lock(path: Path, wait: bool, busy: str) -> int:
+    """The open, locked file `lock` of a folder."""
     while True:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -149,8 +150,8 @@ def _lock(path: Path, *, wait: bool) -> int:
                 continue
             raise storage_error(error, path) from error
         try:
-            _flock(file, path, wait=wait)
-            # Where the cache was deleted while this waited, the lock is that of a file that nobody finds any more.
+            _flock(file, path, wait, busy)
+            # Where the folder was deleted while this waited, the lock is that of a file that nobody finds any more.
             if _is_at(file, path / LOCK):
                 return file
         except BaseException:
@@ -159,13 +160,13 @@ def _lock(path: Path, *, wait: bool) -> int:
         os.close(file)
 
 
-def _flock(file: int, path: Path, *, wait: bool) -> None:
+def _flock(file: int, path: Path, wait: bool, busy: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise UsageError(
-            f"process {holder} is making this cache", where=str(path), fix="wait until it has ended, or end it"
+            f"process {holder} {busy}", where=str(path), fix="wait until it has ended, or end it"
         ) from None
     except OSError as error:
         raise StorageError("this file system has no locks", where=str(path), fix="write somewhere else") from error

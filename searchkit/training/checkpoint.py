@@ -26,7 +26,7 @@ from ..weights import MAX_WEIGHTS_BYTES
 SCHEMA = 1
 STATE = "state.json"
 MODEL, AVERAGE, OPTIMISER = "model.safetensors", "average.safetensors", "optimiser.safetensors"
-_FIX = "delete the folder, and start again or take an older copy"
+FIX = "delete the folder, and start again or take an older copy"
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
-    files = {MODEL: to_bytes(_plain(model.state_dict())), OPTIMISER: to_bytes(_optimiser_tensors(optimiser))}
+    files = {MODEL: to_bytes(plain(model.state_dict())), OPTIMISER: to_bytes(_optimiser_tensors(optimiser))}
     if average is not None:
-        files[AVERAGE] = to_bytes(_plain(average))
+        files[AVERAGE] = to_bytes(plain(average))
     hashes = {name: sha256_bytes(data) for name, data in files.items()}
     with replace_directory(path, is_ours=lambda folder: (folder / STATE).is_file()) as folder:
         for name, data in files.items():
@@ -92,8 +92,8 @@ def restore(
     position, hashes = _read_state(path)
     expected = {MODEL, OPTIMISER} | ({AVERAGE} if average is not None else set())
     if set(hashes) != expected:
-        raise DamagedArtifactError("the checkpoint holds other files than it should", where=str(path), fix=_FIX)
-    tensors = {name: _tensors(path / name, hashes[name]) for name in sorted(expected)}
+        raise DamagedArtifactError("the checkpoint holds other files than it should", where=str(path), fix=FIX)
+    tensors = {name: read_tensors(path / name, hashes[name]) for name in sorted(expected)}
     try:
         model.load_state_dict(tensors[MODEL])
         if average is not None:
@@ -101,11 +101,11 @@ def restore(
                 tensor.copy_(tensors[AVERAGE][name])
         _restore_optimiser(optimiser, tensors[OPTIMISER])
     except (RuntimeError, KeyError, ValueError):
-        raise DamagedArtifactError("the checkpoint is of another network", where=str(path), fix=_FIX) from None
+        raise DamagedArtifactError("the checkpoint is of another network", where=str(path), fix=FIX) from None
     return position
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, row-major and unshared, as the format wants it."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
@@ -113,7 +113,7 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
     found = {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-    return _plain({name: value for name, value in found.items() if isinstance(value, Tensor)})
+    return plain({name: value for name, value in found.items() if isinstance(value, Tensor)})
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -125,15 +125,16 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tens
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """One file of a checkpoint; raises `DamagedArtifactError` where it is missing or has changed."""
     from safetensors.torch import load
 
     try:
         data = read_bytes(path, limit_bytes=MAX_WEIGHTS_BYTES, what="checkpoint")
     except InputFileError as error:
-        raise DamagedArtifactError(error.problem, where=str(path), fix=_FIX) from None
+        raise DamagedArtifactError(error.problem, where=str(path), fix=FIX) from None
     if sha256_bytes(data) != sha256:
-        raise DamagedArtifactError("the content has changed", where=str(path), fix=_FIX)
+        raise DamagedArtifactError("the content has changed", where=str(path), fix=FIX)
     tensors: dict[str, Tensor] = load(data)
     return tensors
 
@@ -151,4 +152,4 @@ def _read_state(path: Path) -> tuple[Position, dict[str, str]]:
         pending = tuple((float(loss), float(norm)) for loss, norm in tree.pop("pending"))
         return Position(**tree, pending=pending), hashes
     except (InputFileError, AttributeError, KeyError, TypeError, ValueError):
-        raise DamagedArtifactError("not the state of a checkpoint", where=str(where), fix=_FIX) from None
+        raise DamagedArtifactError("not the state of a checkpoint", where=str(where), fix=FIX) from None

@@ -8,6 +8,7 @@ choice: each process ranks its own pixels, as FasterSeg's release does.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,32 @@ def wrapped(model: nn.Module, world: World, device: torch.device) -> nn.Module:
     devices = [device.index] if device.type == "cuda" else None
     # FasterSeg's training form has convolutions that are counted and never run.
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Gradients become their means over all processes, in one exchange; all must have gradients of the same ones.
+
+    For networks whose parameters come and go, to which `wrapped` cannot hold on.
+    """
+    if world.size > 1:
+        _average([p.grad for p in parameters if p.grad is not None], world)
+
+
+def average_buffers(model: nn.Module, world: World) -> None:
+    """Running statistics become their means over all processes; what is no floating-point number stays."""
+    if world.size > 1:
+        _average([buffer for buffer in model.buffers() if buffer.is_floating_point()], world)
+
+
+@torch.no_grad()
+def _average(tensors: list[Tensor], world: World) -> None:
+    if not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
 
 
 def synchronised(model: nn.Module, world: World) -> nn.Module:

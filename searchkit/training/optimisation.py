@@ -1,14 +1,27 @@
-"""A stage's optimiser and its learning rate at each step."""
+"""An optimiser of a recipe and its learning rate at each step."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from .recipe import Poly, Stage
+from .recipe import Exponential, Optimiser, Poly, Stage
 
 
-def learning_rate(stage: Stage, step: int, steps: int) -> float:
+class Scheduled(Protocol):
+    """What has an optimiser and a schedule: a stage of a training, or the weights of a search."""
+
+    @property
+    def optimiser(self) -> Optimiser: ...
+
+    @property
+    def schedule(self) -> Poly | Exponential: ...
+
+
+def learning_rate(stage: Scheduled, step: int, steps: int) -> float:
     """The learning rate of a step, the first being 0; linear warm-up, then the recipe's schedule."""
     schedule, base = stage.schedule, stage.optimiser.lr
     if step < schedule.warmup_steps:
@@ -20,7 +33,11 @@ def learning_rate(stage: Stage, step: int, steps: int) -> float:
 
 def make_optimiser(stage: Stage, model: nn.Module) -> torch.optim.Optimizer:
     """A fresh optimiser of a stage."""
-    how = stage.optimiser
+    return optimiser_of(stage.optimiser, model.parameters())
+
+
+def optimiser_of(how: Optimiser, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """A fresh optimiser of these parameters, in this order."""
     if how.name == "adam":
-        return torch.optim.Adam(model.parameters(), lr=how.lr, weight_decay=how.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=how.lr, weight_decay=how.weight_decay, momentum=how.momentum)
+        return torch.optim.Adam(parameters, lr=how.lr, weight_decay=how.weight_decay)
+    return torch.optim.SGD(parameters, lr=how.lr, weight_decay=how.weight_decay, momentum=how.momentum)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,11 +27,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=16, le=MAX_SIDE_PX)]
 
 
-class _Part(BaseModel):
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """Base of all tables of recipes: frozen, strict in its types, closed to unknown fields."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class Ohem(_Part):
+class Ohem(Part):
     """Cross-entropy on the hard pixels: true-class probability under `threshold`, but at least `kept` of all pixels.
 
     FasterSeg's release: threshold 0.7, kept 1/16.
@@ -41,13 +47,13 @@ class Ohem(_Part):
     kept: Fraction = 1 / 16
 
 
-class CrossEntropy(_Part):
+class CrossEntropy(Part):
     """Plain cross-entropy, the mean over all labelled pixels."""
 
     type: Literal["cross_entropy"]
 
 
-class Optimiser(_Part):
+class Optimiser(Part):
     """Adam (betas 0.9 and 0.999) or SGD; `momentum` belongs to SGD alone. Decay is L2, as in both papers."""
 
     name: Literal["adam", "sgd"]
@@ -56,7 +62,7 @@ class Optimiser(_Part):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
-class Poly(_Part):
+class Poly(Part):
     """lr x (1 - step / steps) ** power."""
 
     type: Literal["poly"]
@@ -64,7 +70,7 @@ class Poly(_Part):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
 
 
-class Exponential(_Part):
+class Exponential(Part):
     """lr x gamma ** (step // every), `every` being the steps of an epoch of the paper."""
 
     type: Literal["exponential"]
@@ -73,7 +79,7 @@ class Exponential(_Part):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
 
 
-class Augmentation(_Part):
+class Augmentation(Part):
     """What is done to a sample at random.
 
     Attributes:
@@ -98,7 +104,7 @@ class Augmentation(_Part):
         return Size(*self.crop) if self.crop else resolution
 
 
-class Stage(_Part):
+class Stage(Part):
     """One phase with its own length, loss resolution and schedule; the optimiser starts afresh in each.
 
     Exactly one of `steps` and `epochs` is given; an epoch is as many pictures as the training split has. BatchNorm
@@ -128,7 +134,7 @@ class Stage(_Part):
         return -(-(self.epochs or 1) * pictures // self.batch)
 
 
-class Distillation(_Part):
+class Distillation(Part):
     """KL divergence to a teacher. FasterSeg's release: weight 1, temperature 1, mean over elements.
 
     `mean` over "elements" divides by pixels x classes, PyTorch's default, so it is weaker than the mean over "pixels"
@@ -140,7 +146,7 @@ class Distillation(_Part):
     mean: Literal["elements", "pixels"] = "elements"
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A whole training.
 
     Attributes:
@@ -186,26 +192,41 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         InputFileError: not TOML, or not a recipe; the field is named, with what is allowed.
     """
-    where = str(path)
+    return parse_recipe(read_toml(path), where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A recipe file as plain values; raises `InputFileError` where it is no TOML."""
     data = read_bytes(path, limit_bytes=_MAX_BYTES, what="recipe")
     try:
-        tree = tomllib.loads(data.decode())
+        return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputFileError("not a TOML file", where=where, got=str(error), fix="correct the syntax") from None
-    return parse_recipe(tree, where=where)
+        raise InputFileError("not a TOML file", where=str(path), got=str(error), fix="correct the syntax") from None
 
 
 def parse_recipe(tree: dict[str, Any], *, where: str) -> Recipe:
     """Validate a recipe as plain values; see `load_recipe`."""
+    return validated(Recipe, _with_common(tree, where), where=where, names=_field_names())
+
+
+def validated(model: type[Model], tree: dict[str, Any], *, where: str, names: Sequence[str]) -> Model:
+    """A recipe of some kind as plain values, checked.
+
+    Args:
+        names: of all fields, for the message about one that is unknown.
+
+    Raises:
+        InputFileError: the field is named, with what is allowed.
+    """
     try:
-        merged = json.dumps(_with_common(tree, where), allow_nan=False)
+        text = json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError):
         raise InputFileError("a value is neither text, number nor boolean", where=where, fix="delete it") from None
     try:
         # In JSON mode a strict tuple takes an array, and nothing else loosens.
-        return Recipe.model_validate_json(merged)
+        return model.model_validate_json(text)
     except ValidationError as error:
-        raise _refusal(error, where) from None
+        raise _refusal(error, where, names) from None
 
 
 def _with_common(tree: dict[str, Any], where: str) -> dict[str, Any]:
@@ -218,14 +239,14 @@ def _with_common(tree: dict[str, Any], where: str) -> dict[str, Any]:
     return rest
 
 
-def _refusal(error: ValidationError, where: str) -> InputFileError:
+def _refusal(error: ValidationError, where: str, names: Sequence[str]) -> InputFileError:
     details = error.errors(include_url=False)
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     place = f"{where}: {path}" if path else where
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        close = difflib.get_close_matches(name, _field_names(), n=3, cutoff=0.5)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         fix = f"did you mean {' or '.join(close)}?" if close else "delete it"
         return InputFileError("unknown field", where=place, fix=fix)
     if first["type"] == "missing":

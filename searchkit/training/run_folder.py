@@ -149,9 +149,14 @@ def identity_of(config: dict[str, Any]) -> str:
     return sha256_bytes(strict_json.canonical(config))
 
 
-def check_new(path: Path) -> None:
-    """Raise `UsageError` unless the folder is missing, or empty but for what a run leaves that was killed at once."""
-    if path.exists() and (not path.is_dir() or any(not _is_begun_config(entry.name) for entry in path.iterdir())):
+def check_new(path: Path, *, lock: str = "") -> None:
+    """Raise `UsageError` unless the folder is missing, or empty but for what a run leaves that was killed at once.
+
+    Args:
+        lock: name of the file that a run locks before it begins.
+    """
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    if (path.exists() and not path.is_dir()) or any(name != lock and not _is_begun_config(name) for name in names):
         fix = "add --resume to go on with it, or choose another" if (path / CONFIG).exists() else "choose another"
         raise UsageError("the folder is not empty", where=str(path), fix=fix)
 
@@ -161,9 +166,9 @@ def _is_begun_config(name: str) -> bool:
     return name.startswith(f".{CONFIG}.") and name.endswith(".tmp")
 
 
-def begin(path: Path, config: dict[str, Any]) -> None:
-    """Write `config.json` into a folder that is new or empty; raises `UsageError` for any other."""
-    check_new(path)
+def begin(path: Path, config: dict[str, Any], *, lock: str = "") -> None:
+    """Write `config.json` into a folder that is new or empty (see `check_new`); raises `UsageError` for any other."""
+    check_new(path, lock=lock)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

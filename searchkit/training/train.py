@@ -185,7 +185,7 @@ class Trainer:
     def _run_stage(self) -> bool:
         """Train to the end of the present stage; False where it was stopped before."""
         index = self.position.stage
-        clock = _Clock(self.position.total_step)
+        clock = Clock(self.position.total_step)
         batches = self._batches(index)
         steps = self.lengths[index]
         stream = batches.iterate(self.position.step, steps, self.job.workers)
@@ -295,7 +295,7 @@ class Trainer:
             self.folder.log({"step": p.total_step, "stage": p.stage, "lr": lr, **means})
         self.position = replace(p, pending=())
 
-    def _tell(self, loss: float, lr: float, clock: _Clock) -> None:
+    def _tell(self, loss: float, lr: float, clock: Clock) -> None:
         if self.listener is None:
             return
         p = self.position
@@ -364,7 +364,7 @@ def predicted(logits: Tensor, shape: tuple[int, ...]) -> Tensor:
     return logits.argmax(1).to(torch.uint8)
 
 
-class _Clock:
+class Clock:
     """Steps a second since a step."""
 
     def __init__(self, first: int) -> None:

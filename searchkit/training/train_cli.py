@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import JsonOption, check_json, err, out, write_json
+from .commands import Stop, cached, find_device, progress_bar, stop_signals
 
 if TYPE_CHECKING:
     import torch
-    from rich.progress import Progress
 
     from ..data import Dataset
     from ..networks import Network
     from ..sizes import Size
-    from .cache import Cache
     from .distributed import World
     from .recipe import Recipe
     from .train import Job, Report, Result
@@ -57,7 +52,7 @@ def train(
     """Train a network on a data set; stops at a signal with its state saved, and goes on with --resume."""
     check_json(json)
     request = _Request.parse(network, data, preset, recipe, resolution, seed)
-    world, found_device = _joined(_device(device), request.recipe)
+    world, found_device = _joined(find_device(device), request.recipe)
     job_teacher = _teacher(teacher, teacher_weights, request, found_device)
     config = request.config(teacher_tree=job_teacher[1])
     from .cache_folder import default_root
@@ -67,7 +62,7 @@ def train(
         check_same(output, config)
     elif world.leads:
         check_new(output)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         job = request.job(config, cache or default_root(), found_device, workers, job_teacher[0])
         job = replace(job, world=world)
         if not resume and world.leads:
@@ -152,8 +147,8 @@ class _Request:
             recipe=self.recipe,
             resolution=self.size,
             seed=self.seed,
-            train=_cached(self.stored, "train", large, cache),
-            validation=_cached(self.dataset, "val", self.size, cache),
+            train=cached(self.stored, "train", large, cache),
+            validation=cached(self.dataset, "val", self.size, cache),
             identity=identity_of(config),
             device=device,
             workers=workers,
@@ -163,26 +158,6 @@ class _Request:
 
 def _crops(recipe: Recipe, size: Size) -> set[Size]:
     return {stage.augmentation.crop_at(size) for stage in recipe.stages}
-
-
-def _device(name: str) -> torch.device:
-    from ..errors import BackendUnavailableError, UsageError
-
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UsageError("unknown device", where="--device", got=name, allowed="cpu, cuda, or cuda:0, cuda:1, ...")
-    import torch
-
-    count = torch.cuda.device_count() if kind == "cuda" else 0
-    if kind == "cuda" and int(index or 0) >= count:
-        raise BackendUnavailableError(
-            "PyTorch finds no such GPU",
-            where="--device",
-            got=name,
-            allowed=", ".join(["cpu", *(f"cuda:{i}" for i in range(count))]),
-            fix="run `searchkit doctor`, or train with --device cpu",
-        )
-    return torch.device(name)
 
 
 def _joined(device: torch.device, recipe: Recipe) -> tuple[World, torch.device]:
@@ -231,63 +206,11 @@ def _teacher(
     return module.requires_grad_(False).to(device), {"digest": found.digest, "weights": loaded.sha256 or ""}
 
 
-def _cached(dataset: Dataset, split: str, size: Size, folder: Path) -> Cache:
-    from .cache import prepare
-
-    with _progress() as bar:
-        task = bar.add_task(f"decoding {dataset.kind} {split}", total=None, facts="")
-        return prepare(
-            dataset, split, size, folder, lambda done, count: bar.update(task, completed=done, total=count), wait=True
-        )
-
-
-def _progress(*, shown: bool = True) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
-        console=err(),
-        transient=True,
-        disable=not shown,
-    )
-
-
-@dataclass
-class _Stop:
-    """Which signal asked for the end, if any."""
-
-    signal: int = 0
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """The first SIGINT or SIGTERM asks for the end behind the present step; a second one ends the command at once."""
-    stop = _Stop()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        stop.signal = number
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-
-    for number in previous:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _run(job: Job, folder: Any, *, resume: bool, stop: _Stop) -> Result:
+def _run(job: Job, folder: Any, *, resume: bool, stop: Stop) -> Result:
     from .train import Trainer
 
     stages = len(job.recipe.stages)
-    with _progress(shown=job.world.leads) as bar:
+    with progress_bar(shown=job.world.leads) as bar:
         task = bar.add_task("training", total=None, facts="")
 
         def show(report: Report) -> None:
@@ -306,7 +229,7 @@ def _run(job: Job, folder: Any, *, resume: bool, stop: _Stop) -> Result:
             folder.close()
 
 
-def _conclude(request: _Request, output: Path, result: Result, stop: _Stop, json: str | None) -> None:
+def _conclude(request: _Request, output: Path, result: Result, stop: Stop, json: str | None) -> None:
     from .run_folder import WEIGHTS
 
     tree = {

@@ -1,0 +1,249 @@
+"""What a search step needs, found by going through it on the meta device: nothing is allocated, nothing is computed.
+
+Both updates of a step are gone through as the search makes them, forward, backward and the optimiser's; every storage
+that an operator returns is followed from its birth to its end. What a kernel takes for itself while it runs, the
+allocator's rounding and the runtime's own memory are not seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..sizes import Size
+from ..supernet import Supernet
+from .losses import aligned, pixel_loss
+from .optimisation import optimiser_of
+from .search_computing import configured, held_still, precision
+from .search_recipe import SearchRecipe
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """One that lives; its number is its own, while its address is given to another when it ends."""
+
+    reference: weakref.ref[torch.UntypedStorage]
+    size: int
+    number: int
+
+
+class Ledger(TorchDispatchMode):
+    """Follows the storages that operators return, and the bytes that operators read and write.
+
+    Attributes:
+        live_bytes, peak_bytes: of storages that came into being since it was made, or were handed to `follow`.
+        at_peak: the storages that lived at the peak, by their numbers, with their sizes.
+        traffic_bytes: sizes of the inputs and outputs of all operators but views.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = self.peak_bytes = self.traffic_bytes = 0
+        self.at_peak: dict[int, int] = {}
+        self._live: dict[int, _Storage] = {}
+        self._numbers = itertools.count()
+
+    def restart(self) -> None:
+        """Forget peak and traffic; what lives is still known."""
+        self.peak_bytes, self.traffic_bytes = self.live_bytes, 0
+        self.at_peak = self._sizes()
+
+    def follow(self, tensors: Iterable[Tensor | None]) -> set[int]:
+        """Numbers of the tensors' storages, which are followed from now on; no two storages ever share one."""
+        present = [tensor.untyped_storage() for tensor in tensors if tensor is not None]
+        for storage in present:
+            self._follow(storage)
+        return {self._live[storage._cdata].number for storage in present}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        grown = False
+        for tensor in given:
+            grown |= self._follow(tensor.untyped_storage())
+        if grown and self.live_bytes > self.peak_bytes:
+            self.peak_bytes, self.at_peak = self.live_bytes, self._sizes()
+        if not getattr(func, "is_view", False):
+            taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.traffic_bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*taken, *given))
+        return result
+
+    def _sizes(self) -> dict[int, int]:
+        return {storage.number: storage.size for storage in self._live.values()}
+
+    def _follow(self, storage: torch.UntypedStorage) -> bool:
+        """Whether it is new."""
+        key = storage._cdata
+        if key in self._live:
+            return False
+        size = storage.nbytes()
+
+        def ended(_: weakref.ref[torch.UntypedStorage]) -> None:
+            del self._live[key]
+            self.live_bytes -= size
+
+        self._live[key] = _Storage(weakref.ref(storage, ended), size, next(self._numbers))
+        self.live_bytes += size
+        return True
+
+
+@dataclass(frozen=True)
+class UpdateNeeds:
+    """Of one update, of the architecture or of the weights.
+
+    Attributes:
+        peak_bytes: the most that lives at one time, everything counted.
+        weights_bytes: parameters, buffers and architecture parameters.
+        moments_bytes: what both optimisers remember.
+        gradients_bytes: at the peak; those that the other update left are among them.
+        activations_bytes: the rest at the peak: the input, maps that wait for the backward pass, and intermediate ones.
+        macs: of convolutions and matrix products, forward and backward.
+        traffic_bytes: that operators read and write, each tensor counted at each use.
+    """
+
+    peak_bytes: int
+    weights_bytes: int
+    moments_bytes: int
+    gradients_bytes: int
+    activations_bytes: int
+    macs: int
+    traffic_bytes: int
+
+
+@dataclass(frozen=True)
+class StepNeeds:
+    """Of a step: one update of the architecture parameters, then one of the weights.
+
+    Attributes:
+        state_bytes: weights and moments in a checkpoint.
+    """
+
+    architecture: UpdateNeeds
+    weight: UpdateNeeds
+    state_bytes: int
+
+    @property
+    def worst(self) -> UpdateNeeds:
+        """The update with the higher peak."""
+        return max(self.architecture, self.weight, key=lambda update: update.peak_bytes)
+
+    @property
+    def macs(self) -> int:
+        """Of both updates."""
+        return self.architecture.macs + self.weight.macs
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Of both updates."""
+        return self.architecture.traffic_bytes + self.weight.traffic_bytes
+
+
+def dry_run(supernet: Supernet, recipe: SearchRecipe, size: Size) -> StepNeeds:
+    """Go through one step, not the first, of a search.
+
+    Args:
+        supernet: on the meta device, in training mode.
+        recipe: whose batch, loss, optimisers and ways of computing are taken, but for `compile`; weights are those of a
+            softmax, and the terms of strategy and budgets, which are small, are left out.
+        size: of the pictures.
+    """
+    return _DryRun(supernet, recipe, size).step()
+
+
+class _DryRun:
+    def __init__(self, supernet: Supernet, recipe: SearchRecipe, size: Size) -> None:
+        self.supernet, self.recipe, self.size = supernet, recipe, size
+        self.forward = configured(supernet, recipe.model_copy(update={"compile": False}), torch.device("meta"))
+        network, architecture = supernet.network_parameters(), supernet.architecture_parameters()
+        self.parameters = [*network.values(), *architecture.values()]
+        self.optimisers = (_optimiser(recipe, architecture.values()), _optimiser_of_weights(recipe, network.values()))
+        self.ledger = Ledger()
+        self.weights = self.ledger.follow([*supernet.parameters(), *supernet.buffers()])
+        # As after the step before: gradients and moments are there.
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.moments = self.ledger.follow(
+            value
+            for optimiser in self.optimisers
+            for state in optimiser.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        )
+        self.state_bytes = self.ledger.live_bytes
+
+    def step(self) -> StepNeeds:
+        state = self.state_bytes
+        with held_still(self.supernet.network_parameters()):
+            architecture = self._update(self.optimisers[0], relaxes=True)
+        return StepNeeds(architecture, self._update(self.optimisers[1], relaxes=False), state)
+
+    def _update(self, optimiser: torch.optim.Optimizer, *, relaxes: bool) -> UpdateNeeds:
+        ledger, grads = self.ledger, [parameter.grad for parameter in self.parameters]
+        gradients = ledger.follow(grads)
+        del grads
+        ledger.restart()
+        with FlopCounterMode(display=False) as counter, ledger:
+            with torch.set_grad_enabled(relaxes):
+                weights = {name: torch.softmax(table.dense(), 1) for name, table in self.supernet.tables.items()}
+            # The pictures of both updates are made together.
+            batches = [self._batch() for _ in range(2)]
+            loss = self._loss(weights, *batches[0])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        gradients |= ledger.follow(parameter.grad for parameter in self.parameters)
+        return self._needs(gradients, counter.get_total_flops() // 2)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        shape = (self.recipe.batch, *self.size)
+        images = torch.empty(shape[0], 3, *self.size, device="meta")
+        return images, torch.empty(shape, dtype=torch.uint8, device="meta")
+
+    def _loss(self, weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        with precision(self.supernet, self.recipe, torch.device("cpu")):
+            logits = self.forward(images, weights)
+        return pixel_loss(*aligned(logits, labels.long(), "eighth"), self.recipe.loss)
+
+    def _needs(self, gradients: set[int], macs: int) -> UpdateNeeds:
+        peak = self.ledger.at_peak
+
+        def of(numbers: set[int]) -> int:
+            return sum(size for number, size in peak.items() if number in numbers)
+
+        known = self.weights | self.moments | gradients
+        return UpdateNeeds(
+            peak_bytes=self.ledger.peak_bytes,
+            weights_bytes=of(self.weights),
+            moments_bytes=of(self.moments),
+            gradients_bytes=of(gradients),
+            activations_bytes=sum(size for number, size in peak.items() if number not in known),
+            macs=macs,
+            traffic_bytes=self.ledger.traffic_bytes,
+        )
+
+
+def _optimiser(recipe: SearchRecipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    how = recipe.architecture
+    return torch.optim.Adam(parameters, lr=how.lr, betas=how.betas, weight_decay=how.weight_decay)
+
+
+def _optimiser_of_weights(recipe: SearchRecipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """As the search's, but not fused: the meta device has no fused kernels, and they keep the same moments."""
+    return optimiser_of(recipe.weights.optimiser, parameters)

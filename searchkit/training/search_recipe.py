@@ -1,0 +1,260 @@
+"""Recipes of searches: space, strategy, both optimisers and the budgets, as a strict TOML file, and the presets."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from ..errors import InputFileError, UsageError, unknown_name
+from .recipe import (
+    Augmentation,
+    CrossEntropy,
+    Exponential,
+    Ohem,
+    Optimiser,
+    Part,
+    Poly,
+    Positive,
+    Side,
+    read_toml,
+    validated,
+)
+
+PRESETS = Path(__file__).parent / "search_presets"
+Count = Annotated[int, Field(ge=1, le=10**8)]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class StrategyChoice(Part):
+    """A search strategy by name, and its settings where they differ from the published ones."""
+
+    name: Text = "ssr"
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Weights(Part):
+    """How the network's weights are trained. SSR's release: Adam 3e-4 with decay 1e-4, poly 0.9."""
+
+    optimiser: Optimiser = Optimiser(name="adam", lr=3e-4, weight_decay=1e-4)
+    schedule: Annotated[Poly | Exponential, Field(discriminator="type")] = Poly(type="poly", power=0.9)
+    clip_norm: Positive | None = None
+
+
+class Architecture(Part):
+    """How the architecture parameters are trained, by Adam. SSR's release: 2e-3, decay 1e-3, gradients clipped at 5.
+
+    Attributes:
+        lr: constant over the search.
+        betas: Adam's; the release leaves PyTorch's.
+        loss_scale: the loss of the architecture step is multiplied by it. Adam itself takes no notice, its decay and
+            the clipping do: SSR's release multiplies the losses that the paper prints by 100, and its decay of 1e-3
+            beside losses of the printed size would keep all candidates of a choice equal (measured).
+    """
+
+    lr: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    clip_norm: Positive | None = 5.0
+    loss_scale: Positive = 1.0
+
+
+class Budgets(Part):
+    """Limits of the derived network, each as on the command line; see `searchkit.costs.budget`.
+
+    Attributes:
+        macs, params: such as "7.8G" and "1.1M".
+        latency: such as "5ms", the sum of a latency table's entries.
+        latency_table: path of that table.
+        resolution: HxW of the network's input at which they hold; that of the search if left out.
+        weight: of the penalty in the loss of the architecture step.
+    """
+
+    macs: Text | None = None
+    params: Text | None = None
+    latency: Text | None = None
+    latency_table: Text | None = None
+    resolution: Text | None = None
+    weight: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _has_a_table(self) -> Self:
+        if (self.latency is None) != (self.latency_table is None):
+            raise ValueError("latency: a limit and the table it is counted by go together")
+        return self
+
+
+class SearchRecipe(Part):
+    """A whole search. Exactly one of `steps` and `epochs` is given; a step is one architecture and one weight step.
+
+    An epoch is one pass through the pictures that the weights are trained on.
+
+    Attributes:
+        space: settings of the search space.
+        resolution: height and width in px of the search, where the command names none.
+        batch: pictures of each of the two updates of a step.
+        warmup_steps, warmup_epochs: without architecture steps and decisions; at most one of the two.
+        decide_every: steps between two decision points; an epoch if left out. The end is one in any case.
+        split: "half": weights learn from one half of the training split and the architecture from the other, by a
+            seeded shuffle; "same": both learn from the same batches, as in SSR's release.
+        loss: of both updates, at 1/8 of the resolution.
+        training_pictures, validation_pictures: of each split, so many are used, evenly spread; all if left out.
+        validate_every: decision points between two validations of the supernet; never but at the end if left out.
+        stored: samples are cached at this multiple of the resolution; the augmentation's scale is relative to that.
+        amp: "bf16" computes convolutions in bfloat16.
+        checkpointing: activations are computed again in the backward pass instead of kept, where the supernet can.
+        compile: the supernet goes through torch.compile, anew whenever it has shrunk.
+        stop_when_discrete: ends once every choice is decided; otherwise the weights are trained on.
+    """
+
+    batch: Annotated[int, Field(ge=1, le=4096)]
+    steps: Count | None = None
+    epochs: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    resolution: tuple[Side, Side] | None = None
+    space: dict[str, JsonValue] = Field(default_factory=dict)
+    strategy: StrategyChoice = StrategyChoice()
+    weights: Weights = Weights()
+    architecture: Architecture = Architecture()
+    warmup_steps: Annotated[int, Field(ge=0, le=10**8)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=10**6)] = 0
+    decide_every: Count | None = None
+    split: Literal["half", "same"] = "half"
+    loss: Annotated[Ohem | CrossEntropy, Field(discriminator="type")] = CrossEntropy(type="cross_entropy")
+    augmentation: Augmentation = Augmentation()
+    training_pictures: Annotated[int, Field(ge=2)] | None = None
+    validation_pictures: Annotated[int, Field(ge=1)] | None = None
+    validate_every: Count | None = None
+    stored: Annotated[int, Field(ge=1, le=4)] = 1
+    amp: Literal["none", "bf16"] = "none"
+    channels_last: bool = False
+    checkpointing: bool = False
+    compile: bool = False
+    stop_when_discrete: bool = True
+    budgets: Budgets = Budgets()
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("steps: give either steps or epochs")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_steps: give either warmup_steps or warmup_epochs")
+        return self
+
+    def to_tree(self) -> dict[str, Any]:
+        """Every field as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def weight_pictures(self, pictures: int) -> int:
+        """How many of `pictures` training pictures the weights learn from; see `split`."""
+        return pictures - pictures // 2 if self.split == "half" else pictures
+
+    def epoch_steps(self, pictures: int) -> int:
+        """Steps of an epoch, for a training split of so many pictures."""
+        return -(-self.weight_pictures(pictures) // self.batch)
+
+    def length(self, pictures: int) -> int:
+        """Number of steps, for a training split of so many pictures."""
+        if self.steps is not None:
+            return self.steps
+        return -(-(self.epochs or 1) * self.weight_pictures(pictures) // self.batch)
+
+    def warmup(self, pictures: int) -> int:
+        """Steps before the first architecture step, for a training split of so many pictures."""
+        return self.warmup_steps or -(-self.warmup_epochs * self.weight_pictures(pictures) // self.batch)
+
+    def decision_steps(self, pictures: int) -> tuple[int, ...]:
+        """After how many steps there are decision points: every `decide_every` behind the warm-up, and at the end."""
+        steps, every = self.length(pictures), self.decide_every or self.epoch_steps(pictures)
+        first = self.warmup(pictures) // every + 1
+        return (*(step for step in range(first * every, steps, every)), steps)
+
+
+def presets() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_search_recipe(*, preset: str | None = None, path: Path | None = None) -> dict[str, Any]:
+    """The tree of a shipped recipe or of a file, to be changed and then checked by `parse_search_recipe`.
+
+    Raises:
+        UsageError: there is no such preset; the nearest names are listed.
+        InputFileError: the file is no TOML.
+    """
+    if path is None:
+        name = preset or "ssr"
+        if name not in presets():
+            raise unknown_name("preset", name, presets(), where="--preset")
+        path = PRESETS / f"{name}.toml"
+    return read_toml(path)
+
+
+def parse_search_recipe(tree: Mapping[str, Any], *, where: str) -> SearchRecipe:
+    """Validate a recipe as plain values; raises `InputFileError` naming the field, with what is allowed."""
+    models = (
+        SearchRecipe,
+        StrategyChoice,
+        Weights,
+        Architecture,
+        Budgets,
+        Augmentation,
+        Optimiser,
+        Ohem,
+        Poly,
+        Exponential,
+    )
+    names = sorted({name for model in models for name in model.model_fields})
+    return validated(SearchRecipe, dict(tree), where=where, names=names)
+
+
+def changed(tree: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A recipe's tree with some fields set, each as `a.b=VALUE` with a TOML value; what is no TOML value is text.
+
+    `strategy.NAME` means `strategy.settings.NAME` unless it is `strategy.name`.
+
+    Raises:
+        UsageError: no `=`, or a field of what is no table.
+    """
+    found = _copied(tree)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        path = key.split(".")
+        if not equals or not all(path):
+            raise UsageError(
+                "not a setting", where="--set", got=setting, allowed="FIELD=VALUE, such as space.depths=[[1],[2]]"
+            )
+        if path[0] == "strategy" and path[1:] not in (["name"], ["settings"]) and path[1:2] != ["settings"]:
+            path.insert(1, "settings")
+        table = found
+        for name in path[:-1]:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise UsageError("not a table of the recipe", where="--set", got=setting)
+        table[path[-1]] = _value(text)
+    return found
+
+
+def _copied(value: Any) -> Any:
+    return {key: _copied(each) for key, each in value.items()} if isinstance(value, Mapping) else value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def with_strategy(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A recipe's tree with another strategy, in its published settings unless it is the recipe's own."""
+    given = tree.get("strategy", {})
+    same = isinstance(given, Mapping) and given.get("name", "ssr") == name
+    return dict(tree) | {"strategy": given if same else {"name": name}}
+
+
+def merged_error(error: InputFileError) -> UsageError:
+    """What a recipe's refusal is called where the command line has changed the recipe."""
+    return UsageError(error.problem, where=error.where, got=error.got, allowed=error.allowed, fix=error.fix)
