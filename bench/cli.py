@@ -13,6 +13,7 @@ from . import (
     fps_cli,
     headline_cli,
     label_head_cli,
+    latency_table_cli,
     lowering_cli,
     pareto_cli,
     pipeline_cli,
@@ -20,6 +21,8 @@ from . import (
     profile_cli,
     report_cli,
     roofline_cli,
+    study_cli,
+    supernet_step_cli,
     training_cli,
 )
 
@@ -34,7 +37,9 @@ app = typer.Typer(
 app.command()(fps_cli.fps)
 app.command()(headline_cli.headline)
 app.command()(training_cli.training)
+app.command("supernet-step")(supernet_step_cli.supernet_step)
 app.command("label-head")(label_head_cli.label_head)
+app.command("latency-table")(latency_table_cli.latency_table)
 app.command()(lowering_cli.lowering)
 app.command()(preprocessing_cli.preprocessing)
 app.command()(pipeline_cli.pipeline)
@@ -43,6 +48,7 @@ app.command()(pareto_cli.pareto)
 app.command()(report_cli.report)
 app.command()(roofline_cli.roofline)
 app.command()(compare_cli.compare)
+app.command()(study_cli.study)
 
 
 def main(argv: list[str] | None = None) -> int:
