@@ -184,3 +184,20 @@ def test_a_picture_in_labels_out():
         assert all(cases) or text.count(f"`{network}`") > 2
     assert f"{min(best[True]):.1f} to {max(best[True]):.1f} times as fast as plain where bfloat16" in text
     assert f"it is {min(best[False]):.1f} to {max(best[False]):.1f} times" in text
+
+
+def test_what_a_step_of_the_supernet_costs():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-supernet-step.json").read_text())
+    for name, times in tree["pair_ms"].items():
+        literal, vector = (tree[f"times_as_fast_as_{form}"][name] for form in ("literal", "mask_vector"))
+        peak = f"{tree['memory_bytes'][name]['peak'] / 1e6:.0f}"
+        assert row("docs/search.md", name, 5)[1:] == [
+            f"{median(times):.0f}",
+            spread(literal, 1),
+            spread(vector, 1),
+            peak,
+        ]
+    over = tree["supernet_over_discrete"]
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    assert f"takes {over['fp32']:.2f} times that of the discrete" in text
+    assert f"network in float32 and {over['bf16']:.2f} times in bfloat16" in text
