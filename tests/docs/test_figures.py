@@ -8,6 +8,8 @@ import pytest
 
 from bench.headline import compare
 from bench.result_file import read_results
+from bench.studies import STUDIES
+from bench.studies._record import read_record
 from searchkit.sizes import parse_size
 
 ROOT = Path(__file__).parents[2]
@@ -201,3 +203,13 @@ def test_what_a_step_of_the_supernet_costs():
     text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
     assert f"takes {over['fp32']:.2f} times that of the discrete" in text
     assert f"network in float32 and {over['bf16']:.2f} times in bfloat16" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench/results").glob("studies-*.json")), ids=lambda path: path.stem)
+def test_studies_of_searches(path):
+    """The tables that `bench study` prints of the kept rows."""
+    record = read_record(path)
+    study = STUDIES.load(record.study)
+    text = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
+    assert study.tables(record.rows, study.recipe).strip() in text
+    assert f"`bench/results/{path.name}`" in text
