@@ -3,7 +3,7 @@
 A file or a folder written here is, at every moment and after any kill, wholly the old one or wholly the new
 one. The new content is built beside its target as `.<name>.<pid>.<16 hex digits>.tmp`, flushed to the device,
 and takes the target's name in one step. What a killed process leaves behind carries its process id, so the
-next write to the same target can tell that it is dead and remove it.
+next write to the same target can tell that it is dead, or too young to be the writer, and remove it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import DamagedArtifactError, InputFileError, StorageError, UsageError
+from .processes import can_have_made
 
 _StrPath = str | os.PathLike[str]
 
@@ -371,6 +372,9 @@ def _dead(folder: Path, stem: str | None = None) -> Iterator[Path]:
         if match and stem in (None, match[1]):
             try:
                 os.kill(int(match[2]), 0)
+                # A folder that was set aside (`.old`) is older than its writer.
+                if match[3] == "tmp" and not can_have_made(int(match[2]), folder / name):
+                    yield folder / name
             except ProcessLookupError:
                 yield folder / name
             except PermissionError:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchkit import files
+from searchkit import files, processes
 from searchkit.errors import (
     DamagedArtifactError,
     InputFileError,
@@ -460,7 +460,7 @@ def test_a_deleted_working_folder_is_a_storage_error(tmp_path, monkeypatch):
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from searchkit import files
+from searchkit import files, processes
 from searchkit.errors import SearchkitError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -974,3 +974,22 @@ def test_storage_error_speaks(tmp_path, code, words):
     assert str(tmp_path / "f") in str(translated)
     assert translated.fix
     assert ("123 bytes" in str(translated)) == (code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def test_what_a_process_left_goes_though_its_number_was_given_to_another(tmp_path, monkeypatch):
+    """The one that has the number now started long after the file was made."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            left = tmp_path / f".a.{other.pid}.{RAND}.tmp"
+            left.mkdir()
+            aside = tmp_path / f".a.{other.pid}.{RAND}.old"
+            aside.mkdir()
+            files.write_bytes(tmp_path / "a", b"1")
+            assert left.exists()
+            later = time.time() + 100
+            monkeypatch.setattr(processes.time, "time", lambda: later)
+            files.write_bytes(tmp_path / "a", b"2")
+            assert not left.exists()
+            assert aside.exists()
+        finally:
+            other.kill()

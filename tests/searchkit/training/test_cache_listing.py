@@ -171,10 +171,10 @@ def test_a_process_that_waited_for_a_deleted_cache_makes_it_anew(tmp_path, monke
     waiting, found = threading.Event(), []
     flock, delete = cache_folder._flock, cache_listing._delete
 
-    def told(file, where, *, wait):
+    def told(file, where, wait, busy):
         if wait:
             waiting.set()
-        flock(file, where, wait=wait)
+        flock(file, where, wait, busy)
 
     waiter = threading.Thread(target=lambda: found.append(made(tmp_path, wait=True)), daemon=True)
 
