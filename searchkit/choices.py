@@ -49,14 +49,18 @@ class ChoiceTable(nn.Module):
         level: what kind of decision it is; strategies weigh levels, and shrink them in the supernet's order.
         rows: names of the choices.
         candidates: names of the candidates, the same in every row.
+        keeps: with how many live candidates a choice is decided: more than one where a network takes several, such as
+            the connections that lead to a node.
 
     Attributes:
         logits: architecture parameters of the live candidates, row by row, one after the other; they start at 0.
     """
 
-    def __init__(self, name: str, level: str, rows: Sequence[str], candidates: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, level: str, rows: Sequence[str], candidates: Sequence[str], *, keeps: int = 1
+    ) -> None:
         super().__init__()
-        self.name, self.level = name, level
+        self.name, self.level, self.keeps = name, level, keeps
         self.rows, self.candidates = tuple(rows), tuple(candidates)
         self._alive = np.ones((len(self.rows), len(self.candidates)), dtype=bool)
         self.logits = nn.Parameter(torch.zeros(self._alive.size))
@@ -74,9 +78,14 @@ class ChoiceTable(nn.Module):
         mask = torch.zeros(self._alive.size, dtype=torch.bool, device=places.device)
         return mask.index_fill_(0, places, True).view(self._alive.shape)
 
+    def scores(self) -> Tensor:
+        """What strategies relax: one value a live candidate, in the order of the logits. They are the logits, unless a
+        space lets other choices have a say in them."""
+        return self.logits
+
     def dense(self, values: Tensor | None = None, *, fill: float = float("-inf")) -> Tensor:
-        """Values of the live candidates (the logits if None) as rows x candidates, `fill` where one is gone."""
-        flat = self.logits if values is None else values
+        """Values of the live candidates (`scores` if None) as rows x candidates, `fill` where one is gone."""
+        flat = self.scores() if values is None else values
         if flat.numel() == self._alive.size:
             return flat.view(self._alive.shape)
         places: Tensor = self._places  # type: ignore[assignment]
@@ -88,8 +97,8 @@ class ChoiceTable(nn.Module):
         return dense.flatten().index_select(0, places)
 
     def undecided(self) -> int:
-        """How many choices have more than one live candidate."""
-        return int((self._alive.sum(axis=1) > 1).sum())
+        """How many choices have more live candidates than `keeps`."""
+        return int((self._alive.sum(axis=1) > self.keeps).sum())
 
     def choices(self) -> Iterator[Choice]:
         """Those that are not pointless yet."""

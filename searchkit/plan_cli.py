@@ -24,7 +24,9 @@ def plan(
     pictures: Annotated[
         int | None, typer.Option("--pictures", min=2, metavar="N", help="Training pictures, in place of --data.")
     ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A shipped recipe.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="A shipped recipe: paper (default), demo, smoke.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe, as TOML.")] = None,
     resolution: Annotated[
         str | None, typer.Option("--resolution", metavar="HxW", help="Height x width; the recipe's if left out.")
@@ -51,7 +53,7 @@ def plan(
         raise UsageError(
             "how many pictures there are is not clear", where="--data", fix="give either --data or --pictures"
         )
-    found = _recipe(preset, recipe, batch, settings or [])
+    found = _recipe(space, preset, recipe, batch, settings or [])
     size = parse_size(resolution) if resolution else Size(*(found.resolution or (512, 1024)))
     known, of_data = _pictures(data, pictures, size)
     kind = SPACES.load(space)
@@ -67,14 +69,20 @@ def plan(
         _print(result)
 
 
-def _recipe(preset: str | None, path: Path | None, batch: int | None, settings: list[str]) -> SearchRecipe:
+def _recipe(space: str, preset: str | None, path: Path | None, batch: int | None, settings: list[str]) -> SearchRecipe:
     from .errors import InputFileError, UsageError
-    from .training.search_recipe import changed, load_search_recipe, merged_error, parse_search_recipe
+    from .training.search_recipe import (
+        DEFAULT_PRESET,
+        changed,
+        load_search_recipe,
+        merged_error,
+        parse_search_recipe,
+    )
 
     if preset and path:
         raise UsageError("both a preset and a recipe are given", where="--recipe", fix="leave one out")
-    tree = load_search_recipe(preset=preset, path=path)
-    where = str(path) if path else f"preset {preset or 'ssr'}"
+    tree = load_search_recipe(space, preset=preset, path=path)
+    where = str(path) if path else f"preset {preset or DEFAULT_PRESET}"
     parse_search_recipe(tree, where=where)
     if batch is not None:
         settings = [*settings, f"batch={batch}"]

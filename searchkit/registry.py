@@ -61,6 +61,17 @@ class Registry(Generic[T]):
                     return _first_line(path)
         return ""
 
+    def folder(self, name: str) -> Path:
+        """Of a plug-in that is a folder: where its other files lie; imports nothing.
+
+        Raises:
+            UsageError: no plug-in has that name.
+        """
+        if name.replace("_", "-") not in self.names():
+            raise unknown_name(self.noun, name, self.names())
+        module = name.replace("-", "_")
+        return next(Path(folder) / module for folder in self._folders() if (Path(folder) / module).is_dir())
+
     def _folders(self) -> list[str]:
         return list(importlib.import_module(self.package).__path__)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from ..choices import Alive, Weights
 from ..errors import UsageError
 from ..sizes import Size
 from .expected import Price, Prices, macs, params
+from .loss import check_levels, decoupled
 
 if TYPE_CHECKING:
     from ..genotype import Genotype
@@ -52,6 +53,8 @@ class Budget:
         size: of the network's input at which the limit holds.
         weight: of the penalty.
         table: whose entries a latency is the sum of.
+        levels: how much the choices of each level feel the penalty; levels that are not named do not at all (FasterSeg,
+            Eq. 3). All alike if None.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Budget:
     size: Size
     weight: float = 1.0
     table: LatencyTable | None = None
+    levels: Mapping[str, float] | None = None
     _prices: Prices = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +80,8 @@ class Budget:
 
     def penalty(self, supernet: Supernet, weights: Weights) -> Tensor:
         """What is added to the loss of the architecture step: a float64 scalar."""
+        if self.levels is not None:
+            weights = decoupled(supernet, weights, self.levels)
         excess = torch.clamp(self.expected(supernet, weights) / self.limit - AIM, min=0.0)
         return self.weight * excess.square()
 
@@ -114,7 +120,9 @@ class Budget:
         return self.within(value), value
 
     def check_reachable(self, supernet: Supernet) -> None:
-        """Raise `UsageError` where not even the smallest network of the space is within the limit; it is named."""
+        """Raise `UsageError` where not even the smallest network of the space is within the limit; it is named. Also
+        where `levels` names one that the space has not."""
+        check_levels(supernet, self.levels, where="budgets.levels")
         least = self.least(supernet, supernet.alive())
         if not self.within(least):
             raise UsageError(

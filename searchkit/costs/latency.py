@@ -30,6 +30,9 @@ class Additivity:
         networks: how many, sampled from the space.
         pearson: correlation of sum and measurement.
         ratio: sum over measurement, the median; `ratio_low` and `ratio_high` are the least and the greatest.
+        sums_ms, measured_ms: of each network, what the table's entries sum to and what was measured. A correlation is
+            of networks that lie so far apart.
+        sampling: how they were drawn, in words.
     """
 
     networks: int
@@ -37,6 +40,9 @@ class Additivity:
     ratio: float
     ratio_low: float
     ratio_high: float
+    sums_ms: tuple[float, ...] | None = None
+    measured_ms: tuple[float, ...] | None = None
+    sampling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,5 +191,10 @@ def _table(tree: Any) -> LatencyTable:
         source=tree["source"],
         entries_ms={str(key): float(value) for key, value in tree["entries"].items()},
         **{name: tree.get(name) for name in optional},
-        additivity=Additivity(**additivity) if additivity else None,
+        additivity=_additivity(additivity) if additivity else None,
     )
+
+
+def _additivity(tree: dict[str, Any]) -> Additivity:
+    lists = {name: tuple(map(float, tree[name])) for name in ("sums_ms", "measured_ms") if tree.get(name)}
+    return Additivity(**tree | lists)

@@ -17,6 +17,7 @@ from ..registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..diagram import Diagram
     from ..genotype import Genotype
     from ..sizes import Size
     from ..supernet import Supernet
@@ -75,6 +76,14 @@ class Space(ABC):
             UsageError: there are no tables for this space.
         """
         raise UsageError(f"{self.name} has no latency tables")
+
+    def diagram(self, genotype: Genotype, size: Size) -> Diagram:
+        """How a network is drawn, with its maps' sizes at an image of `size`.
+
+        Raises:
+            UsageError: networks of this space cannot be drawn.
+        """
+        raise UsageError(f"networks of {self.name} cannot be drawn")
 
     def operator_modules(self, settings: Mapping[str, Any], classes: int, size: Size) -> dict[str, OperatorModule]:
         """What makes each operator of the space, by its key: what a latency table is measured of.

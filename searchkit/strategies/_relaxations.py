@@ -25,7 +25,7 @@ def masked_softmax(table: ChoiceTable, values: Tensor) -> Tensor:
 
 def softmax(table: ChoiceTable) -> Tensor:
     """Softmax of the logits over the live candidates of each choice; 0 where one is gone."""
-    return masked_softmax(table, table.logits)
+    return masked_softmax(table, table.scores())
 
 
 def normalized_sigmoid(table: ChoiceTable) -> Tensor:
@@ -33,18 +33,18 @@ def normalized_sigmoid(table: ChoiceTable) -> Tensor:
 
     Computed as softmax of log-sigmoids, which is the same and does not divide 0 by 0 where all sigmoids are tiny.
     """
-    return masked_softmax(table, F.logsigmoid(table.logits))
+    return masked_softmax(table, F.logsigmoid(table.scores()))
 
 
 def log_normalized_sigmoid(table: ChoiceTable) -> Tensor:
     """The logarithm of `normalized_sigmoid`, exact down to the smallest probabilities; 0 where a candidate is gone."""
-    logs = table.dense(F.logsigmoid(table.logits), fill=_GONE).log_softmax(dim=1)
+    logs = table.dense(F.logsigmoid(table.scores()), fill=_GONE).log_softmax(dim=1)
     return torch.where(table.alive_mask, logs, 0.0)
 
 
 def sigmoid(table: ChoiceTable) -> Tensor:
     """Independent sigmoids; 0 where a candidate is gone."""
-    return table.dense(table.logits.sigmoid(), fill=0.0)
+    return table.dense(table.scores().sigmoid(), fill=0.0)
 
 
 def as_array(probabilities: Tensor) -> np.ndarray:

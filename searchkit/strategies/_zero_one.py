@@ -14,6 +14,6 @@ from ..choices import ChoiceTable
 
 def zero_one_losses(table: ChoiceTable, power: int) -> Tensor:
     """-|sigmoid - 1/2|^power of each choice, a mean over its live candidates; 0 where there is nothing to choose."""
-    distance = table.dense(table.logits.sigmoid() - 0.5, fill=0.0).abs() ** power
+    distance = table.dense(table.scores().sigmoid() - 0.5, fill=0.0).abs() ** power
     live = table.alive_mask.sum(dim=1)
     return torch.where(live > 1, -distance.sum(dim=1) / live.clamp(min=1), 0.0)

@@ -47,7 +47,7 @@ class Gumbel(Strategy):
         """One-hot samples, exactly 0 and 1, with the gradient of the softmax of (logits + noise) / temperature."""
         smallest = torch.finfo(table.logits.dtype).tiny
         noise = -torch.empty_like(table.logits).exponential_().clamp(min=smallest).log()
-        soft = masked_softmax(table, (table.logits + noise) / self._temperature)
+        soft = masked_softmax(table, (table.scores() + noise) / self._temperature)
         mask = table.alive_mask
         taken = soft.detach().masked_fill(~mask, -1.0).argmax(dim=1)
         hard = F.one_hot(taken, mask.shape[1]).to(soft.dtype) * mask

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..choices import Weights
 from ..sizes import Size
 from ..supernet import Supernet
-from .losses import aligned, pixel_loss
 from .optimisation import optimiser_of
-from .search_computing import configured, held_still, precision
+from .search_computing import configured, heads_loss, held_still, precision
 from .search_recipe import SearchRecipe
 
 
@@ -174,11 +174,12 @@ class _DryRun:
         self.optimisers = (_optimiser(recipe, architecture.values()), _optimiser_of_weights(recipe, network.values()))
         self.ledger = Ledger()
         self.weights = self.ledger.follow([*supernet.parameters(), *supernet.buffers()])
-        # As after the step before: gradients and moments are there.
+        # As after the step before: moments are there, gradients are not.
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         for optimiser in self.optimisers:
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         self.moments = self.ledger.follow(
             value
             for optimiser in self.optimisers
@@ -195,20 +196,24 @@ class _DryRun:
         return StepNeeds(architecture, self._update(self.optimisers[1], relaxes=False), state)
 
     def _update(self, optimiser: torch.optim.Optimizer, *, relaxes: bool) -> UpdateNeeds:
-        ledger, grads = self.ledger, [parameter.grad for parameter in self.parameters]
-        gradients = ledger.follow(grads)
-        del grads
+        ledger = self.ledger
         ledger.restart()
         with FlopCounterMode(display=False) as counter, ledger:
             with torch.set_grad_enabled(relaxes):
-                weights = {name: torch.softmax(table.dense(), 1) for name, table in self.supernet.tables.items()}
+                relaxed = {name: torch.softmax(table.dense(), 1) for name, table in self.supernet.tables.items()}
+            leaves = {name: weights.detach().requires_grad_(relaxes) for name, weights in relaxed.items()}
             # The pictures of both updates are made together.
             batches = [self._batch() for _ in range(2)]
-            loss = self._loss(weights, *batches[0])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            for weights in self.supernet.passes(leaves, warmup=False):
+                loss = self._loss(weights, *batches[0])
+                if loss.requires_grad:
+                    loss.backward()
+                del loss
+            moved = [(relaxed[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None]
+            torch.autograd.backward([tensor for tensor, _ in moved], [gradient for _, gradient in moved])
             optimiser.step()
-        gradients |= ledger.follow(parameter.grad for parameter in self.parameters)
+        gradients = ledger.follow(parameter.grad for parameter in self.parameters)
+        optimiser.zero_grad(set_to_none=True)
         return self._needs(gradients, counter.get_total_flops() // 2)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
@@ -216,10 +221,10 @@ class _DryRun:
         images = torch.empty(shape[0], 3, *self.size, device="meta")
         return images, torch.empty(shape, dtype=torch.uint8, device="meta")
 
-    def _loss(self, weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
         with precision(self.supernet, self.recipe, torch.device("cpu")):
             logits = self.forward(images, weights)
-        return pixel_loss(*aligned(logits, labels.long(), "eighth"), self.recipe.loss)
+        return heads_loss(logits, labels.long(), self.supernet.head_weights, self.recipe.loss)
 
     def _needs(self, gradients: set[int], macs: int) -> UpdateNeeds:
         peak = self.ledger.at_peak

@@ -25,7 +25,7 @@ UTILISATION = (0.15, 0.6)
 #: Candidates of each choice that are looked at, besides all of them.
 STAGES_OF_SHRINKING = (5, 2, 1)
 
-#: Of the paper's own search, with the preset `ssr` and the full space: not of this code.
+#: Of the paper's own search, with the preset `paper` of `ssr` and the full space: not of this code.
 PUBLISHED = (
     {"figure": "18 h on one V100 for the whole search", "source": "Ye et al., IJCV 2022, Table 8"},
     {"figure": "15.6 GB at batch 6, 512x1024", "source": "a note in the authors' release"},

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ..choices import Alive, Weights, check_choosable
 from ..errors import DamagedArtifactError, SearchFailedError, UsageError
-from ..normalization import normalise
 from ..strategies import Progress
 from ..supernet import weights_of
 from . import search_checkpoint
@@ -28,17 +27,17 @@ from .augment import generator
 from .carry_over import Parameters, carried_over
 from .checkpoint import FIX
 from .distributed import average_buffers, average_gradients
-from .losses import aligned, pixel_loss
 from .metrics import Confusion
 from .optimisation import learning_rate
 from .search_batches import Streams
 from .search_checkpoint import Optimisers, SearchPosition
-from .search_computing import channels_last, configured, held_still, precision
+from .search_computing import Logits, channels_last, configured, heads_loss, held_still, precision
 from .search_decisions import Probabilities, as_arrays, decisions, expected_weights, mac_prices, measures, trajectory
 from .search_folder import SearchFolder
 from .search_job import Listener, SearchJob, SearchReport
 from .search_optimisers import make_architecture_optimiser, make_optimisers, make_weight_optimiser
-from .train import Clock, predicted
+from .search_validation import confusion_of
+from .train import Clock
 
 # Rows of the history are means over so many steps.
 LOG_EVERY = 20
@@ -171,43 +170,69 @@ class Searcher:
         torch.manual_seed(int(generator(self.job.seed, stream, self.position.step, rank).integers(2**63)))
 
     def _relaxed(self, stream: int) -> dict[str, Tensor]:
-        # What is drawn of the architecture is the same in all processes, dropout is not.
         self._draw_at(stream)
-        weights = {name: self.strategy.relax(table) for name, table in self.supernet.tables.items()}
+        return {name: self.strategy.relax(table) for name, table in self.supernet.tables.items()}
+
+    def _passes(self, stream: int, weights: Weights) -> list[Weights]:
+        """What this step runs. It is the same in all processes, as what is drawn of the architecture before; what is
+        drawn after it, for dropout, is not."""
+        found = list(self.supernet.passes(weights, warmup=self.position.step < self.warmup))
         self._draw_at(stream, 1 + self.job.world.rank)
-        return weights
+        return found
 
     def _architecture_step(self, images: Tensor, labels: Tensor) -> float:
         """One update of the architecture parameters; returns the task's loss."""
         network, parameters = self.supernet.network_parameters(), self.supernet.architecture_parameters()
+        how = self.recipe.architecture
         with held_still(network):
-            loss = self._loss(images, labels, self._relaxed(ARCHITECTURE_STEP))
-            total = loss + self.strategy.regularize(self.supernet.tables)
-            if self.job.limits.budgets:
+            relaxed = self._relaxed(ARCHITECTURE_STEP)
+            # Gradients of all passes meet here, and go through the relaxation together.
+            leaves = {name: weights.detach().requires_grad_() for name, weights in relaxed.items()}
+            passes = self._passes(ARCHITECTURE_STEP, leaves)
+            loss = self._backward(images, labels, passes, how.loss_scale)
+            total = self.strategy.regularize(self.supernet.tables)
+            if self.job.limits.pulls:
                 expected = expected_weights(self.strategy, self.supernet.tables)
-                total = total + self.job.limits.penalty(self.supernet, expected).to(total.dtype)
-            how = self.recipe.architecture
-            total = how.loss_scale * total
-            self._update(total, self.optimisers.architecture, parameters, how.clip_norm, "architecture")
-        return self.job.world.mean(float(loss.detach()))
+                penalty = self.job.limits.penalty(self.supernet, expected, self.position.cost_factor)
+                total = total + penalty.to(total.dtype)
+            pairs: list[tuple[Tensor, Tensor | None]] = [
+                (relaxed[name], leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None
+            ]
+            if total.requires_grad:
+                pairs.append((how.loss_scale * total, None))
+            torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
+            value = loss + total.detach()
+            self._update(value, self.optimisers.architecture, parameters, how.clip_norm, "architecture")
+        return self.job.world.mean(float(loss))
 
     def _weight_step(self, images: Tensor, labels: Tensor) -> float:
         """One update of the weights; returns the loss."""
         with torch.no_grad():
-            weights = self._relaxed(WEIGHT_STEP)
+            passes = self._passes(WEIGHT_STEP, self._relaxed(WEIGHT_STEP))
         for group in self.optimisers.weights.param_groups:
             group["lr"] = self._lr
-        loss = self._loss(images, labels, weights)
+        loss = self._backward(images, labels, passes, 1.0)
         parameters = self.supernet.network_parameters()
         self._update(loss, self.optimisers.weights, parameters, self.recipe.weights.clip_norm, "weight")
-        return self.job.world.mean(float(loss.detach()))
+        return self.job.world.mean(float(loss))
+
+    def _backward(self, images: Tensor, labels: Tensor, passes: list[Weights], scale: float) -> Tensor:
+        """The sum of the losses of all passes, each of which went backward, times `scale`, before the next began."""
+        total = torch.zeros((), device=self.job.device)
+        for weights in passes:
+            loss = self._loss(images, labels, weights)
+            # With the weights held still, a pass that the architecture has no part in has no gradient.
+            if loss.requires_grad:
+                (scale * loss).backward()
+            total = total + loss.detach()
+        return total
 
     def _loss(self, images: Tensor, labels: Tensor, weights: Weights) -> Tensor:
         self.supernet.train()
-        logits = self._logits(images, weights)
-        return pixel_loss(*aligned(logits, labels.to(self.job.device).long(), "eighth"), self.recipe.loss)
+        target = labels.to(self.job.device).long()
+        return heads_loss(self._logits(images, weights), target, self.supernet.head_weights, self.recipe.loss)
 
-    def _logits(self, images: Tensor, weights: Weights) -> Tensor:
+    def _logits(self, images: Tensor, weights: Weights) -> Logits:
         device = self.job.device
         layout = torch.channels_last if channels_last(self.recipe, device) else torch.contiguous_format
         with precision(self.supernet, self.recipe, device):
@@ -216,12 +241,11 @@ class Searcher:
     def _update(
         self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: Parameters, clip: float | None, which: str
     ) -> None:
-        """Backward and one step of an optimiser; nothing has moved where the loss or its gradient is no number."""
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        """One step of an optimiser by the gradients that are there, which are gone afterwards; nothing has moved where
+        the loss or its gradient is no number."""
         average_gradients(parameters.values(), self.job.world)
         norm = float(nn.utils.clip_grad_norm_(parameters.values(), clip or math.inf))
-        value = self.job.world.mean(float(loss.detach()))
+        value = self.job.world.mean(float(loss))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise SearchFailedError(
                 f"the {'gradient' if math.isfinite(value) else 'loss'} of the {which} step is no number "
@@ -230,6 +254,8 @@ class Searcher:
                 fix="lower the learning rate or set clip_norm; nothing has moved by it; the last checkpoint is whole",
             )
         optimiser.step()
+        # Else they would lie beside the maps of the next update.
+        optimiser.zero_grad(set_to_none=True)
 
     def _decide(self) -> None:
         """A decision point: ask the strategy, keep within the budgets, shrink, write down, save."""
@@ -244,14 +270,15 @@ class Searcher:
         wanted = self.strategy.decide(supernet.tables, progress, lambda alive: feasible(supernet, alive))
         check_choosable(before, wanted)
         after = supernet.closed(self.job.limits.guarded(supernet, wanted, probabilities))
-        self.position = replace(p, decisions=p.decisions + 1)
+        factor = self.job.limits.adapted(supernet, expected_weights(self.strategy, supernet.tables), p.cost_factor)
+        self.position = replace(p, decisions=p.decisions + 1, cost_factor=factor)
         self._note(after, probabilities, "shrinking")
         kept = sum(int((after[name] & ~wanted[name]).sum()) for name in after)
         removed = sum(int((before[name] & ~after[name]).sum()) for name in after)
         self.shrink(after)
         self._look()
         row = {"step": p.step, "decision": p.decisions, "removed": removed, "kept_by_budget": kept, **self._seen}
-        self._append(row)
+        self._append(row | ({"cost_factor": factor} if self.job.limits.costs else {}))
         self._log_choices()
         every = self.recipe.validate_every
         if every and self.position.decisions % every == 0:
@@ -271,10 +298,21 @@ class Searcher:
 
         It cannot be trained on afterwards: the optimisers do not follow.
         """
-        chosen = self.job.limits.chosen(self.supernet, probabilities)
+        preferences = self.supernet.weighed(
+            probabilities, lambda weights: self.validation_row(weights)["miou"], self._cost
+        )
+        chosen = self.job.limits.chosen(self.supernet, preferences)
         self._note(chosen, probabilities, "argmax")
         self.supernet.shrink(chosen)
         self._configure()
+
+    def _cost(self, alive: Alive) -> float:
+        """Of one network: milliseconds by the search's latency table, where there is one, else MACs."""
+        with torch.no_grad():
+            weights = weights_of(alive, self.job.device)
+            if (found := self.job.limits.milliseconds(self.supernet, weights)) is not None:
+                return found
+            return float(self._prices.expected(self.supernet.parts(weights, self.job.resolution)))
 
     def shrink(self, after: Alive) -> None:
         """Remove what does not live in `after`, with what both optimisers remember of it."""
@@ -282,9 +320,6 @@ class Searcher:
         if all(np.array_equal(after[name], mask) for name, mask in supernet.alive().items()):
             return
         network, architecture = supernet.network_parameters(), supernet.architecture_parameters()
-        # Gradients of the old shapes would hold on to their memory.
-        for parameter in (*network.values(), *architecture.values()):
-            parameter.grad = None
         cuts = supernet.shrink(after)
         self._configure()
         make_weights, make_other = make_weight_optimiser(self.recipe), make_architecture_optimiser(self.recipe)
@@ -347,19 +382,7 @@ class Searcher:
     def validate(self, weights: Weights) -> Confusion:
         """Label maps of the validation samples against the truth, at the samples' size, by the supernet."""
         average_buffers(self.supernet, self.job.world)
-        classes = 0
-        confusion: Confusion | None = None
-        self.supernet.eval()
-        with torch.no_grad():
-            for index in range(len(self.job.validation)):
-                sample = self.job.validation[index]
-                logits = self._logits(torch.from_numpy(normalise(sample.image)), weights)
-                classes = classes or logits.shape[1]
-                confusion = confusion or Confusion(classes)
-                confusion.add(sample.labels, predicted(logits, sample.labels.shape).cpu().numpy()[0])
-        self.supernet.train()
-        assert confusion is not None, "a split has samples"
-        return confusion
+        return confusion_of(self.supernet, self.job.validation, lambda images: self._logits(images, weights))
 
     def validation_row(self, weights: Weights) -> dict[str, Any]:
         """mIoU and IoU of each class of the supernet, as fractions."""

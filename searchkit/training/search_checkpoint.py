@@ -43,6 +43,7 @@ class SearchPosition:
         decisions: decision points that are behind it.
         pending: sum of the losses (weights, architecture) and of steps that the history has not got yet.
         decided: by table and choice, how it was decided; see `search_decisions.Decision`.
+        cost_factor: of the price in the loss, where it adapts; see `searchkit.costs.loss`.
     """
 
     identity: str
@@ -50,6 +51,7 @@ class SearchPosition:
     decisions: int = 0
     pending: tuple[tuple[float, float | None], ...] = ()
     decided: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cost_factor: float = 1.0
 
 
 @dataclass

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .distributed import World
     from .search import Searcher
     from .search_job import SearchJob, SearchReport
+    from .search_limits import Timer
     from .search_request import SearchRequest
 
 
@@ -32,7 +33,8 @@ def search(
         str | None, typer.Option("--strategy", metavar="NAME", help="See `searchkit strategies`.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", metavar="NAME", help="A shipped recipe: ssr, demo, smoke.")
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="A recipe of the space: paper (default), demo, smoke."),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe, as TOML.")] = None,
     dimensions: Annotated[
@@ -79,11 +81,7 @@ def search(
     given = _settings(settings or [], dimensions, split, budgets)
     words = Words(space, data, seed, strategy, preset, recipe, resolution, given)
     request = SearchRequest.parse(words, lambda table: _check_place(table, other_device))
-    from .distributed import start
-
-    world, found_device = start(find_device(device, verb="search"))
-    world.check_batch(request.recipe.batch)
-    _search(request, output, world, found_device, cache, workers, resume, json)
+    _search(request, output, device, cache, workers, resume, json, _timer(request, other_device))
 
 
 def _settings(
@@ -101,34 +99,37 @@ def _settings(
 
 
 def _check_place(table: LatencyTable, other_device: bool) -> None:
-    from importlib import metadata
+    from bench.latency_table import check_here
 
-    from bench.machine import describe
+    check_here(table, other_device=other_device)
 
-    try:
-        version: str | None = metadata.version(table.runtime)
-    except metadata.PackageNotFoundError:
-        version = None
-    machine = describe()
-    device = machine.get("gpu") or machine.get("cpu")
-    table.check_place(str(device) if device else None, version, other_device=other_device)
+
+def _timer(request: SearchRequest, other_device: bool) -> Timer | None:
+    """What measures the network in the end, where a latency is limited by a table of this machine."""
+    from bench.latency_table_networks import Whole
+
+    tables = [budget.table for budget in request.limits.budgets if budget.table is not None]
+    return Whole(tables[0]) if tables and not other_device else None
 
 
 def _search(
     request: SearchRequest,
     output: Path,
-    world: World,
-    device: torch.device,
+    device: str,
     cache: Path | None,
     workers: int,
     resume: bool,
     json: str | None,
+    timer: Timer | None,
 ) -> None:
     from .cache_folder import LOCK
+    from .distributed import start
     from .distributed import stop as leave
     from .run_folder import begin, check_new, check_same
     from .search_end import conclude
 
+    world, found_device = start(find_device(device, verb="search"))
+    world.check_batch(request.recipe.batch)
     config = request.config()
     if resume:
         check_same(output, config)
@@ -136,13 +137,13 @@ def _search(
         check_new(output, lock=LOCK)
     result = None
     with _alone(output, world), stop_signals() as stop, _memory_explained(request):
-        job = _job(request, cache, device, workers, world, config)
+        job = _job(request, cache, found_device, workers, world, config)
         if not resume and world.leads:
             begin(output, config, lock=LOCK)
         world.barrier()
         searcher = _run(job, output, resume=resume, stop=stop)
         if searcher.finished:
-            _, result = conclude(searcher, request.provenance())
+            _, result = conclude(searcher, request.provenance(), timer)
     leave()
     if world.leads:
         _tell(request, output, searcher, result, stop, json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,9 +12,12 @@ from torch import Tensor
 from ..choices import Weights
 from ..supernet import Supernet
 from .carry_over import Parameters
+from .losses import aligned, pixel_loss
+from .recipe import CrossEntropy, Ohem
 from .search_recipe import SearchRecipe
 
-Forward = Callable[[Tensor, Weights], Tensor]
+Logits = Tensor | tuple[Tensor, ...]
+Forward = Callable[[Tensor, Weights], Logits]
 
 
 def channels_last(recipe: SearchRecipe, device: torch.device) -> bool:
@@ -50,6 +53,23 @@ def precision(supernet: Supernet, recipe: SearchRecipe, device: torch.device) ->
     if recipe.amp == "none" or hasattr(supernet, "compute_dtype"):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def heads_loss(
+    logits: Logits, labels: Tensor, head_weights: Sequence[float] | None, loss: Ohem | CrossEntropy
+) -> Tensor:
+    """The loss of one pass, at 1/8 of the resolution: the sum over its heads.
+
+    Args:
+        labels: N x H x W, int64.
+        head_weights: how much each head counts; 1 each if None. A supernet in evaluation mode has the first alone.
+    """
+    heads = logits if isinstance(logits, tuple) else (logits,)
+    counts = head_weights[: len(heads)] if head_weights is not None else (1.0,) * len(heads)
+    losses = [
+        count * pixel_loss(*aligned(head, labels, "eighth"), loss) for head, count in zip(heads, counts, strict=True)
+    ]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 @contextmanager

@@ -25,8 +25,9 @@ class Decision:
     """How a choice came to have one candidate, as seen before the others were removed.
 
     Attributes:
-        candidate: the one that stayed.
-        probability: its own; `runner_up` had `margin` less. Where a budget ruled, the margin may be negative.
+        candidate: the one that stayed, or those, joined by `+`, where a choice keeps several.
+        probability: its own, or the least of theirs; `runner_up` had `margin` less. Where a budget ruled, the margin
+            may be negative.
         step: after how many steps.
         by: "shrinking", where the strategy removed the last of the others; "argmax", where the search was over.
     """
@@ -58,6 +59,8 @@ def as_arrays(weights: Mapping[str, Tensor]) -> Probabilities:
 def measures(supernet: Supernet, probabilities: Probabilities, prices: Prices, size: Size) -> dict[str, Any]:
     """Total entropy and that of each level in nats, live candidates of each level, expected conv MACs of each stage.
 
+    A choice that is decided has no entropy, also where it keeps several candidates.
+
     Args:
         prices: made once for a search; see `mac_prices`.
         size: of the input, for the MACs.
@@ -66,8 +69,9 @@ def measures(supernet: Supernet, probabilities: Probabilities, prices: Prices, s
     by_level = dict.fromkeys(supernet.levels, 0.0)
     alive = dict.fromkeys(supernet.levels, 0)
     for name, table in tables.items():
-        by_level[table.level] += total_entropy(probabilities[name])
-        alive[table.level] += int(table.alive.sum())
+        live = table.alive
+        by_level[table.level] += total_entropy(probabilities[name][live.sum(axis=1) > table.keeps])
+        alive[table.level] += int(live.sum())
     weights = {name: torch.from_numpy(p) for name, p in probabilities.items()}
     costs: dict[str, float] = {}
     for part in supernet.parts(weights, size):
@@ -106,16 +110,18 @@ def decisions(
     found: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         before = table.alive
-        for row in np.flatnonzero((before.sum(axis=1) > 1) & (after[name].sum(axis=1) == 1)):
-            (chosen,) = np.flatnonzero(after[name][row])
+        left = after[name].sum(axis=1)
+        for row in np.flatnonzero((before.sum(axis=1) > table.keeps) & (left > 0) & (left <= table.keeps)):
             dense = probabilities[name][row]
-            others = [column for column in np.flatnonzero(before[row]) if column != chosen]
+            chosen = [int(column) for column in np.flatnonzero(after[name][row])]
+            others = [int(column) for column in np.flatnonzero(before[row] & ~after[name][row])]
+            last = min(chosen, key=lambda column: dense[column])
             second = max(others, key=lambda column: dense[column])
             decision = Decision(
-                candidate=table.candidates[chosen],
-                probability=round(float(dense[chosen]), _DIGITS),
+                candidate="+".join(table.candidates[column] for column in chosen),
+                probability=round(float(dense[last]), _DIGITS),
                 runner_up=table.candidates[second],
-                margin=round(float(dense[chosen] - dense[second]), _DIGITS),
+                margin=round(float(dense[last] - dense[second]), _DIGITS),
                 step=step,
                 by=by,
             )

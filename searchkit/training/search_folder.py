@@ -8,6 +8,7 @@ checkpoint/         the whole state, see `search_checkpoint`
 search.svg          the histories drawn
 decisions.json      how each choice of the network was decided
 genotype.json       the network; `nearest.json` in its place where it breaks a limit
+NAME.json           another network that was found in the same search, such as a teacher
 searched.json       the network with the search's own classifier, and
 searched.safetensors its weights as the search leaves them, where the supernet can give them
 result.json         how the search ended
@@ -72,6 +73,10 @@ class SearchFolder:
         path = self.path / (GENOTYPE if met else NEAREST)
         write_text(path, genotype.to_json())
         return path
+
+    def write_companion(self, name: str, genotype: Genotype) -> None:
+        """A network that was found besides."""
+        write_text(self.path / f"{name}.json", genotype.to_json())
 
     def write_searched(self, genotype: Genotype, state: dict[str, Any], identity: str) -> None:
         """The network that the search itself trained, and its weights."""

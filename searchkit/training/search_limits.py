@@ -1,4 +1,4 @@
-"""Budgets in a search: refused where nothing meets them, guarded at every removal, chosen within at the end.
+"""Budgets and prices in a search: refused where nothing meets them, guarded at every removal, chosen within at the end.
 
 What holds from the first step to the last: among what lives there is a network that meets every limit. A removal that
 would end this is not made, so the candidate lives on, and the penalty in the loss goes on pulling at it.
@@ -6,7 +6,7 @@ would end this is not made, so the candidate lives on, and the penalty in the lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,18 +21,59 @@ from ..supernet import Supernet
 
 if TYPE_CHECKING:
     from ..costs.budget import Budget
+    from ..costs.loss import CostLoss
 
 Preferences = Mapping[str, np.ndarray]
+
+#: Milliseconds of a whole network, measured.
+Timer = Callable[[Genotype], float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A budget and a whole network.
+
+    Attributes:
+        met: whether the network is within the limit.
+        value: in the budget's unit; `how` it was found: "counted", "measured", or "predicted" by a latency table.
+        predicted: what the table said of what was measured.
+    """
+
+    budget: Budget
+    met: bool
+    value: float
+    how: str
+    predicted: float | None = None
+
+    @property
+    def text(self) -> str:
+        """For people: what was found and what is allowed."""
+        found, limit = self.budget.text(self.value, up=True), self.budget.text(self.budget.limit)
+        how = "" if self.how == "counted" else f" {self.how}"
+        return f"{found}{how} where {limit} are allowed"
+
+    def to_tree(self) -> dict[str, float | str]:
+        """As `result.json` has it."""
+        found: dict[str, float | str] = {"value": float(self.value), "limit": float(self.budget.limit), "how": self.how}
+        return found if self.predicted is None else found | {"predicted": float(self.predicted)}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """All budgets of a search; none is no limit."""
+    """All budgets of a search; none is no limit. Prices are beside them, and limit nothing."""
 
     budgets: tuple[Budget, ...] = ()
+    costs: tuple[CostLoss, ...] = ()
+
+    @property
+    def pulls(self) -> bool:
+        """Whether there is a `penalty`."""
+        return bool(self.budgets or self.costs)
 
     def check(self, supernet: Supernet) -> None:
         """Raise `UsageError` with the smallest value where no network of the space meets a limit."""
+        for cost in self.costs:
+            cost.check(supernet)
         for budget in self.budgets:
             budget.check_reachable(supernet)
         if not self.feasible(supernet, supernet.alive()):
@@ -62,26 +103,53 @@ class Limits:
         genotype = supernet.derive(network, Provenance())
         return all(budget.met(genotype)[0] for budget in self.budgets)
 
-    def broken(self, genotype: Genotype) -> list[str]:
-        """What a network breaks, in words; counted on the whole network."""
+    def judged(self, genotype: Genotype, timer: Timer | None = None) -> list[Outcome]:
+        """What a whole network has of what is limited.
+
+        Args:
+            timer: measures milliseconds; None where they are predicted.
+        """
         found = []
         for budget in self.budgets:
             met, value = budget.met(genotype)
-            if not met:
-                found.append(f"{budget.text(value, up=True)} where {budget.text(budget.limit)} are allowed")
+            if budget.table is None or timer is None:
+                found.append(Outcome(budget, met, value, "counted" if budget.table is None else "predicted"))
+            else:
+                measured = timer(genotype)
+                found.append(Outcome(budget, budget.within(measured), measured, "measured", value))
         return found
 
-    def values(self, genotype: Genotype) -> dict[str, dict[str, float]]:
-        """Value and limit of each budget, by name."""
-        return {b.name: {"value": float(b.met(genotype)[1]), "limit": float(b.limit)} for b in self.budgets}
+    def broken(self, genotype: Genotype) -> list[str]:
+        """What a network breaks, in words; counted or predicted."""
+        return [outcome.text for outcome in self.judged(genotype) if not outcome.met]
 
-    def penalty(self, supernet: Supernet, weights: Weights) -> Tensor:
-        """What is added to the loss of an architecture step, a float64 scalar; see `Budget.penalty`."""
+    def penalty(self, supernet: Supernet, weights: Weights, factor: float = 1.0) -> Tensor:
+        """What is added to the loss of an architecture step, a float64 scalar; see `Budget.penalty` and `CostLoss`.
+
+        Args:
+            factor: of the prices; see `adapted`.
+        """
         device = next(iter(weights.values())).device
         total = torch.zeros((), dtype=torch.float64, device=device)
         for budget in self.budgets:
             total = total + budget.penalty(supernet, weights)
+        for cost in self.costs:
+            total = total + cost.penalty(supernet, weights, factor)
         return total
+
+    def adapted(self, supernet: Supernet, weights: Weights, factor: float) -> float:
+        """The factor of the prices from this decision point on; see `CostLoss.adapted`."""
+        for cost in self.costs:
+            factor = cost.adapted(supernet, weights, factor)
+        return factor
+
+    def milliseconds(self, supernet: Supernet, weights: Weights) -> float | None:
+        """Expected, by the latency table of a limit or a price; None where there is none."""
+        priced: list[Budget | CostLoss] = [*self.budgets, *self.costs]
+        for each in priced:
+            if each.table is not None:
+                return float(each.expected(supernet, weights).detach())
+        return None
 
     def guarded(self, supernet: Supernet, wanted: Alive, preferences: Preferences) -> Alive:
         """What lives once the removals that leave `wanted` are made, but for those that leave no network in budget.
@@ -91,15 +159,33 @@ class Limits:
         return self._removed(supernet, wanted, preferences, keep_wanted=True)
 
     def chosen(self, supernet: Supernet, preferences: Preferences) -> Alive:
-        """One candidate a choice: the most preferred ones as far as the budgets allow, the first of equals; closed."""
+        """Every choice decided: the most preferred candidates as far as the budgets allow, the first of equals.
+
+        A choice that may keep several keeps none of preference 0 beside others, and fewer where the budgets demand it.
+        What it returns is `closed`.
+        """
         found = supernet.closed(self._removed(supernet, supernet.alive(), preferences, keep_wanted=False))
-        if all((mask.sum(axis=1) <= 1).all() for mask in found.values()):
-            return found
+        if all((mask.sum(axis=1) <= supernet.tables[name].keeps).all() for name, mask in found.items()):
+            found = self._thinned(supernet, found, preferences)
+            if all((mask.sum(axis=1) <= 1).all() for mask in found.values()) or self._met(supernet, found):
+                return found
         # Only where there are several limits, of which `feasible` may say no too early.
         for network in self._cheap(supernet, found):
             if self._met(supernet, network):
                 return supernet.closed(network)
         raise SearchFailedError("no network was found that meets all limits at once", fix="raise one of them")
+
+    def _thinned(self, supernet: Supernet, found: Alive, preferences: Preferences) -> Alive:
+        """A network less the least preferred candidates of choices that keep several, until it is within the limits."""
+        several = {name: mask & (mask.sum(axis=1, keepdims=True) > 1) for name, mask in found.items()}
+        one = {name: np.ones_like(mask, dtype=int) for name, mask in found.items()}
+        for place in _ranked(several, None, preferences):
+            if self._met(supernet, found):
+                break
+            after = supernet.closed(_without(found, [place], one))
+            if self.feasible(supernet, after):
+                found = after
+        return found
 
     def _removed(self, supernet: Supernet, wanted: Alive, preferences: Preferences, *, keep_wanted: bool) -> Alive:
         """Make removals, the least preferred first, all those that leave a choice a candidate and a feasible network.
@@ -109,10 +195,14 @@ class Limits:
         """
         alive = supernet.alive()
         waiting = _ranked(alive, wanted if keep_wanted else None, preferences)
+        least = {
+            name: np.where(preferences[name] > 0, 1 if keep_wanted else table.keeps, 1)
+            for name, table in supernet.tables.items()
+        }
         at, run = 0, len(waiting)
         while at < len(waiting):
             piece = waiting[at : at + run]
-            after = _without(alive, piece)
+            after = _without(alive, piece, least)
             if self.feasible(supernet, after):
                 alive, at, run = after, at + run, 2 * run
             elif run == 1:
@@ -143,10 +233,14 @@ def _ranked(alive: Alive, wanted: Alive | None, preferences: Preferences) -> lis
     return [(name, -row, -column) for _, _, row, column, name in sorted(found)]
 
 
-def _without(alive: Alive, places: Sequence[Place]) -> Alive:
-    """`alive` less these candidates, but for the last one of each choice."""
+def _without(alive: Alive, places: Sequence[Place], least: Mapping[str, np.ndarray]) -> Alive:
+    """`alive` less these candidates, each unless no more than `least` of its choice are left.
+
+    Args:
+        least: by table, rows x candidates.
+    """
     after = {name: mask.copy() for name, mask in alive.items()}
     for name, row, column in places:
-        if after[name][row].sum() > 1:
+        if after[name][row].sum() > least[name][row, column]:
             after[name][row, column] = False
     return after

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .drawing import DEEP, GREY, Colour
+from ..svg import GREY, Axes, Colour, Point, document, line, number, text
+from .drawing import DEEP
 from .history import Row
-from .svg import Axes, Point, document, line, number, text
 
 _LEFT, _CHART_WIDTH, _CHART_HEIGHT, _TOP, _PITCH = 76, 500, 150, 78, 232
 _RIGHT, _WIDTH = 700, 1300

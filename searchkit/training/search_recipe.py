@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ..errors import InputFileError, UsageError, unknown_name
+from ..spaces import SPACES
 from .recipe import (
     Augmentation,
     CrossEntropy,
@@ -24,9 +25,13 @@ from .recipe import (
     validated,
 )
 
-PRESETS = Path(__file__).parent / "search_presets"
+#: The preset where none is named: the paper's own search.
+DEFAULT_PRESET = "paper"
+
 Count = Annotated[int, Field(ge=1, le=10**8)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+#: How much the choices of each level count.
+Levels = dict[Text, Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]]
 
 
 class StrategyChoice(Part):
@@ -71,6 +76,8 @@ class Budgets(Part):
         latency_table: path of that table.
         resolution: HxW of the network's input at which they hold; that of the search if left out.
         weight: of the penalty in the loss of the architecture step.
+        levels: how much the choices of each level feel it; those that are not named do not at all. All alike if left
+            out. FasterSeg (Eq. 3): { operator = 0.001, path = 0.997, width = 0.002 }.
     """
 
     macs: Text | None = None
@@ -79,11 +86,47 @@ class Budgets(Part):
     latency_table: Text | None = None
     resolution: Text | None = None
     weight: Positive = 1.0
+    levels: Levels | None = None
 
     @model_validator(mode="after")
     def _has_a_table(self) -> Self:
         if (self.latency is None) != (self.latency_table is None):
             raise ValueError("latency: a limit and the table it is counted by go together")
+        return self
+
+
+class Cost(Part):
+    """What the expected cost of the network adds to the loss of the architecture step; see `searchkit.costs.loss`.
+
+    Attributes:
+        price: what is paid for.
+        form: `linear` in ms, G MACs or M parameters, as in FasterSeg; `log` of microseconds, MACs or parameters, as in
+            LGCNet.
+        weight: what it is multiplied by: 0.01 in FasterSeg's release, 0.005 in LGCNet.
+        levels: how much the choices of each level count, the others' weights held still; all 1 if left out. FasterSeg:
+            0.001, 0.997 and 0.002 for `operator`, `path` and `width`.
+        latency_table: path of a table; that of the budgets if left out.
+        resolution: HxW of the network's input; that of the search if left out, for a latency always the table's.
+        fps: a band of the expected rate, such as [155, 175]: at each decision point the weight is halved above it and
+            doubled below.
+    """
+
+    price: Literal["latency", "macs", "params"]
+    form: Literal["linear", "log"] = "linear"
+    weight: Positive
+    levels: Levels | None = None
+    latency_table: Text | None = None
+    resolution: Text | None = None
+    fps: tuple[Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_latency(self) -> Self:
+        if self.price != "latency" and (self.latency_table is not None or self.fps is not None):
+            raise ValueError("price: a latency table and a band of rates go with a latency")
+        if self.price == "latency" and self.resolution is not None:
+            raise ValueError("resolution: a latency is of the input size of its table")
+        if self.fps is not None and self.fps[0] > self.fps[1]:
+            raise ValueError("fps: the lower rate comes first")
         return self
 
 
@@ -134,6 +177,7 @@ class SearchRecipe(Part):
     compile: bool = False
     stop_when_discrete: bool = True
     budgets: Budgets = Budgets()
+    cost: Cost | None = None
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
@@ -141,6 +185,9 @@ class SearchRecipe(Part):
             raise ValueError("steps: give either steps or epochs")
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError("warmup_steps: give either warmup_steps or warmup_epochs")
+        tables = (self.budgets.latency_table, self.cost.latency_table if self.cost else None)
+        if self.cost is not None and self.cost.price == "latency" and not any(tables):
+            raise ValueError("cost: a latency needs a latency_table, here or in the budgets")
         return self
 
     def to_tree(self) -> dict[str, Any]:
@@ -172,12 +219,12 @@ class SearchRecipe(Part):
         return (*(step for step in range(first * every, steps, every)), steps)
 
 
-def presets() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+def presets(space: str) -> list[str]:
+    """Names of the recipes that a space ships, in the folder `presets` beside its code."""
+    return sorted(path.stem for path in (SPACES.folder(space) / "presets").glob("*.toml"))
 
 
-def load_search_recipe(*, preset: str | None = None, path: Path | None = None) -> dict[str, Any]:
+def load_search_recipe(space: str, *, preset: str | None = None, path: Path | None = None) -> dict[str, Any]:
     """The tree of a shipped recipe or of a file, to be changed and then checked by `parse_search_recipe`.
 
     Raises:
@@ -185,10 +232,12 @@ def load_search_recipe(*, preset: str | None = None, path: Path | None = None) -
         InputFileError: the file is no TOML.
     """
     if path is None:
-        name = preset or "ssr"
-        if name not in presets():
-            raise unknown_name("preset", name, presets(), where="--preset")
-        path = PRESETS / f"{name}.toml"
+        name, known = preset or DEFAULT_PRESET, presets(space)
+        if not known:
+            raise UsageError(f"{space} has networks, but no recipe of a search", where="SPACE")
+        if name not in known:
+            raise unknown_name("preset", name, known, where="--preset")
+        path = SPACES.folder(space) / "presets" / f"{name}.toml"
     return read_toml(path)
 
 
@@ -200,6 +249,7 @@ def parse_search_recipe(tree: Mapping[str, Any], *, where: str) -> SearchRecipe:
         Weights,
         Architecture,
         Budgets,
+        Cost,
         Augmentation,
         Optimiser,
         Ohem,

@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..costs.budget import Budget, latency_budget, macs_budget, params_budget
-from ..costs.latency import LatencyTable, load_table
+from ..costs.latency import LatencyTable
 from ..data import DATASETS, Dataset, open_dataset
 from ..errors import InputFileError, UsageError
-from ..files import sha256_bytes
 from ..genotype import Provenance
 from ..settings import parse_settings
 from ..sizes import Size, parse_size
@@ -23,9 +21,10 @@ from ..spaces import SPACES
 from ..strategies import STRATEGIES, Settings, Strategy
 from ..supernet import Supernet
 from .search_batches import Excerpt
+from .search_budgets import asked_limits
 from .search_limits import Limits
 from .search_recipe import (
-    Budgets,
+    DEFAULT_PRESET,
     SearchRecipe,
     changed,
     load_search_recipe,
@@ -58,7 +57,7 @@ class SearchRequest:
 
     Attributes:
         dataset: at `size`; `stored` is the same at `recipe.stored` times that.
-        table: SHA-256 of the latency table, where there is one.
+        table: SHA-256 of the latency table, where there is one; of two, joined by `+`.
     """
 
     space: str
@@ -84,13 +83,13 @@ class SearchRequest:
             InputFileError: recipe, data set or latency table cannot be read.
         """
         kind = SPACES.load(words.space)
-        recipe = asked_recipe(words.preset, words.recipe, words.settings, words.strategy)
+        recipe = asked_recipe(words.space, words.preset, words.recipe, words.settings, words.strategy)
         size = parse_size(words.resolution) if words.resolution else Size(*(recipe.resolution or _DEFAULT_SIZE))
         for wanted in (size, recipe.augmentation.crop_at(size)):
             kind.genotype_type.size_rule.check(wanted, network=words.space)
         strategy = STRATEGIES.load(recipe.strategy.name)
         settings = parse_settings(strategy.settings_type, recipe.strategy.settings, what="strategy")
-        limits, table = _limits(recipe.budgets, size, check_table)
+        limits, table = asked_limits(recipe, size, check_table)
         dataset, stored = _datasets(words.data, size, recipe)
         found = cls(words.space, recipe, size, dataset, stored, words.data, words.seed, settings, limits, table)
         limits.check(found.supernet_on_meta())
@@ -145,7 +144,7 @@ class SearchRequest:
 
 
 def asked_recipe(
-    preset: str | None, path: Path | None, settings: tuple[str, ...] = (), strategy: str | None = None
+    space: str, preset: str | None, path: Path | None, settings: tuple[str, ...] = (), strategy: str | None = None
 ) -> SearchRecipe:
     """A shipped recipe or one from a file, with what the command line sets on top; see `search_recipe.changed`.
 
@@ -155,8 +154,8 @@ def asked_recipe(
     """
     if preset and path:
         raise UsageError("both a preset and a recipe are given", where="--recipe", fix="leave one out")
-    tree = load_search_recipe(preset=preset, path=path)
-    parse_search_recipe(tree, where=str(path) if path else f"preset {preset or 'ssr'}")
+    tree = load_search_recipe(space, preset=preset, path=path)
+    parse_search_recipe(tree, where=str(path) if path else f"preset {preset or DEFAULT_PRESET}")
     if strategy:
         tree = with_strategy(tree, strategy)
     try:
@@ -173,19 +172,3 @@ def _datasets(argument: str, size: Size, recipe: SearchRecipe) -> tuple[Dataset,
     dataset = Excerpt(open_dataset(argument, size=size if draws else None), wanted)
     stored = Excerpt(open_dataset(argument, size=large), wanted) if draws and recipe.stored > 1 else dataset
     return dataset, stored
-
-
-def _limits(budgets: Budgets, size: Size, check_table: Callable[[LatencyTable], None]) -> tuple[Limits, str | None]:
-    """The limits, and the SHA-256 of the latency table."""
-    at = parse_size(budgets.resolution, where="--budget-resolution") if budgets.resolution else size
-    found: list[Budget] = []
-    if budgets.macs is not None:
-        found.append(macs_budget(budgets.macs, at, weight=budgets.weight))
-    if budgets.params is not None:
-        found.append(params_budget(budgets.params, at, weight=budgets.weight))
-    if budgets.latency is None or budgets.latency_table is None:
-        return Limits(tuple(found)), None
-    table = load_table(budgets.latency_table)
-    check_table(table)
-    found.append(latency_budget(budgets.latency, table, at, weight=budgets.weight))
-    return Limits(tuple(found)), sha256_bytes(table.to_json().encode())
