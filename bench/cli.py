@@ -10,6 +10,7 @@ from searchkit.console import run
 
 from . import (
     compare_cli,
+    fasterseg_step_cli,
     fps_cli,
     headline_cli,
     label_head_cli,
@@ -38,6 +39,7 @@ app.command()(fps_cli.fps)
 app.command()(headline_cli.headline)
 app.command()(training_cli.training)
 app.command("supernet-step")(supernet_step_cli.supernet_step)
+app.command("fasterseg-step")(fasterseg_step_cli.fasterseg_step)
 app.command("label-head")(label_head_cli.label_head)
 app.command("latency-table")(latency_table_cli.latency_table)
 app.command()(lowering_cli.lowering)

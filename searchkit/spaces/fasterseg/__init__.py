@@ -5,17 +5,20 @@ Paper: Chen et al., "FasterSeg: Searching for Faster Real-time Semantic Segmenta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import Space
+from .. import OperatorModule, Space
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ...diagram import Diagram
     from ...genotype import Genotype
     from ...sizes import Size
+    from ...supernet import Supernet
     from .genotype import FasterSegGenotype
 
 
@@ -44,12 +47,35 @@ class FasterSegSpace(Space):
 
         return sample(rng)
 
+    def supernet(self, settings: Mapping[str, Any], classes: int) -> Supernet:
+        from ...settings import parse_settings
+        from .search_space import FasterSegSearchSpace
+        from .supernet import FasterSegSupernet
+
+        return FasterSegSupernet(parse_settings(FasterSegSearchSpace, settings, what="space"), classes)
+
     def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
         from .genotype import FasterSegGenotype
-        from .latency import table_keys
+        from .operators import shapes_of
 
         assert isinstance(genotype, FasterSegGenotype)
-        return table_keys(genotype, *size)
+        return (shape.key for shape in shapes_of(genotype, size))
+
+    def operator_modules(self, settings: Mapping[str, Any], classes: int, size: Size) -> dict[str, OperatorModule]:
+        from ...settings import parse_settings
+        from .expected import shapes_of_space
+        from .operator_modules import module_of
+        from .search_space import FasterSegSearchSpace
+
+        shapes = shapes_of_space(parse_settings(FasterSegSearchSpace, settings, what="space"), classes, size)
+        return {key: partial(module_of, shape) for key, shape in shapes.items()}
+
+    def diagram(self, genotype: Genotype, size: Size) -> Diagram:
+        from .diagram import diagram_of
+        from .genotype import FasterSegGenotype
+
+        assert isinstance(genotype, FasterSegGenotype)
+        return diagram_of(genotype)
 
 
 SPACE = FasterSegSpace()

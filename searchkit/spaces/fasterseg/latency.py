@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from ...costs.latency import LatencyTable
 from .genotype import STEM_RATE, FasterSegGenotype, PlacedLayer, stem_channels
 
-_OPERATORS = {
+#: How the tables name the operators.
+OPERATOR_KEYS = {
+    "skip": "FactorizedReduce",
     "conv": "BasicResidual1x",
     "conv_x2": "BasicResidual2x",
     "zoomed_conv": "BasicResidual_downup_1x",
@@ -57,7 +59,7 @@ def _layer_key(placed: PlacedLayer, height: int, width: int, authors_keys: bool)
     if layer.operator == "skip":
         return f"FactorizedReduce{place}"
     operator = "conv_x2" if authors_keys and layer.operator == "zoomed_conv_x2" else layer.operator
-    return f"{_OPERATORS[operator]}{place}_dilation1"
+    return f"{OPERATOR_KEYS[operator]}{place}_dilation1"
 
 
 def _merge_keys(genotype: FasterSegGenotype, index: int, height: int, width: int) -> Iterator[str]:
