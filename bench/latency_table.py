@@ -1,42 +1,33 @@
 """Latency tables measured here: each operator of a search space once a shape, and whole networks to hold the sums to.
 
-Operators are timed in groups whose members take turns, so that a machine that slows down slows a group alike; an entry
-is the median of all samples of its operator. Whole networks, sampled from the space, are timed in the same way after
-them. That measures what sums leave out: launches that overlap, layers that a runtime fuses, caches that are warm.
+An entry is a difference of two measurements, of an operator in a frame and of the frame (`latency_table_frames`),
+taken one after the other (`latency_table_turns`). Entries are never fitted to whole networks; those are measured to say
+by how much sums miss them (`latency_table_networks`).
 """
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from deploy.backends import BACKENDS, Session
-from deploy.contracts import CONTRACTS, Contract
-from deploy.deployable import Deployable
-from deploy.lowering.pools import lower
-from deploy.onnx import OPSET, quiet
-from searchkit.choices import Alive
-from searchkit.costs.latency import Additivity, LatencyTable
-from searchkit.errors import SearchkitError, UsageError, unknown_name
-from searchkit.genotype import Genotype, Provenance
-from searchkit.networks import from_genotype
+from deploy.backends import BACKENDS, Model, SessionInfo
+from searchkit.costs.latency import LatencyTable
+from searchkit.errors import unknown_name
 from searchkit.sizes import Size
 from searchkit.spaces import SPACES, OperatorModule
-from searchkit.supernet import Supernet
 
 from . import machine
-from .protocol import Protocol
-from .statistics import percentile
-from .timing import runner_of, time_interleaved
+from .conditions import Watch
+from .latency_table_frames import MapShape, Place, framed, place_of
+from .latency_table_networks import DRAWN, additivity, networks_ms, sampled, spread
+from .latency_table_turns import EVICTED_BYTES, NETWORK, OPERATOR, Opening, Timer, median
+from .protocol import Conditions
 
 #: Backends that open an operator by itself.
 TIMED_BY = ("onnxruntime", "pytorch")
@@ -44,21 +35,11 @@ TIMED_BY = ("onnxruntime", "pytorch")
 #: Whole networks that sums are held to.
 NETWORKS = 20
 
-_GROUP = 32
+#: The least entry, in ms: what a clock tells. The difference of an operator that does nothing may be below 0.
+LEAST_MS = 1e-5
 
-#: Short, as there are thousands of operators: five turns of at least three runs.
-PROTOCOL = Protocol(
-    warmup_ms=10,
-    min_warmup_runs=3,
-    rounds=5,
-    round_ms=4,
-    min_runs_per_round=3,
-    settle_ms=1,
-    steady=None,
-    min_runs=0,
-    min_ms=0.0,
-    timed="one run of the operator at batch 1; its input lies on the device already",
-)
+# Operators that are held in memory at a time.
+_GROUP = 16
 
 Report = Callable[[str], None]
 
@@ -84,47 +65,13 @@ class Setting:
     seed: int = 0
 
 
-class OperatorModel:
-    """One operator, as backends open it; see `deploy.backends.Model`."""
+@dataclass(frozen=True)
+class _Made:
+    """An operator, and where it stands."""
 
-    precision = "fp32"
-
-    def __init__(self, module: nn.Module, shape: tuple[int, int, int, int]) -> None:
-        self.module, self._shape = module, shape
-
-    @property
-    def contract(self) -> Contract:
-        """Of plain logits, which wraps nothing."""
-        contract: Contract = CONTRACTS.load("logits")
-        return contract
-
-    @property
-    def size(self) -> Size:
-        """Of its map."""
-        return Size(*self._shape[2:])
-
-    @property
-    def onnx(self) -> bytes:
-        """Written by the exporter that traces: the one that `searchkit export` uses takes far longer an operator."""
-        # A file in memory is taken too, as the annotation of this argument does not say.
-        file: Any = io.BytesIO()
-        with quiet(), torch.no_grad():
-            torch.onnx.export(
-                lower(self.module, self.example()),
-                (self.example(),),
-                file,
-                dynamo=False,
-                opset_version=OPSET,
-            )
-        return bytes(file.getvalue())
-
-    def example(self) -> Tensor:
-        """Random numbers."""
-        return torch.rand(self._shape)
-
-    def engine(self, backend: str) -> bytes | None:
-        """None."""
-        return None
+    key: str
+    module: nn.Module
+    place: Place
 
 
 def measure(setting: Setting, report: Report = lambda text: None) -> LatencyTable:
@@ -134,7 +81,8 @@ def measure(setting: Setting, report: Report = lambda text: None) -> LatencyTabl
         report: told how far it is, in words, the estimate of the whole time among them.
 
     Raises:
-        UsageError: the space has no operators to be timed, or takes no such size; an unknown backend.
+        UsageError: the space has no operators to be timed, or takes no such size; an unknown backend; or the runtime
+            fails.
         BackendUnavailableError: it cannot run here.
     """
     if setting.backend not in TIMED_BY:
@@ -142,18 +90,13 @@ def measure(setting: Setting, report: Report = lambda text: None) -> LatencyTabl
     space = SPACES.load(setting.space)
     space.genotype_type.size_rule.check(setting.size, network=setting.space)
     operators = space.operator_modules(setting.settings, setting.classes, setting.size)
-    described = machine.describe()
-    entries: dict[str, float] = {}
-    began, seen = time.monotonic(), None
+    described, watch = machine.describe(), Watch(gpu=setting.device == "cuda")
+    timer = Timer(Opening(setting.backend, setting.device, setting.threads))
+    watch.start()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
-        for group in _groups(operators):
-            with ExitStack() as stack:
-                sessions = [_opened(OperatorModel(*make()), setting, stack) for make in group.values()]
-                seen = sessions[0].info
-                entries |= dict(zip(group, _medians(sessions, list(group)), strict=True))
-            left = (time.monotonic() - began) / len(entries) * (len(operators) - len(entries))
-            report(f"{len(entries)} of {len(operators)} operators; about {left / 60:.1f} min for the others")
+        entries = _entries(operators, setting, timer, report)
+    seen = timer.seen
     assert seen is not None, "a space has operators"
     table = LatencyTable(
         device=device_name(seen.device, described),
@@ -167,10 +110,10 @@ def measure(setting: Setting, report: Report = lambda text: None) -> LatencyTabl
         driver=_text(described.get("gpu_driver")) if seen.device == "cuda" else None,
         threads=setting.threads,
         date=datetime.now(UTC).date().isoformat(),
-        protocol=_in_words(PROTOCOL),
-        conditions={**described, **{f"session_{name}": value for name, value in seen.options.items()}},
+        protocol=_in_words(seen.device),
     )
-    return _with_additivity(table, setting, report) if setting.networks else table
+    table = _with_additivity(table, setting, timer, report) if setting.networks else table
+    return replace(table, conditions=_conditions(described, watch.done(), seen))
 
 
 def device_name(device: str, described: Mapping[str, str | int | float | None]) -> str:
@@ -193,78 +136,65 @@ def check_here(table: LatencyTable, *, other_device: bool = False) -> None:
     table.check_place(device, version, other_device=other_device)
 
 
-def sampled(supernet: Supernet, count: int, seed: int) -> list[Genotype]:
-    """Networks drawn from a space: in each choice each candidate is as probable as the others."""
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(count):
-        alive: Alive = {}
-        for name, mask in supernet.alive().items():
-            drawn = rng.random(mask.shape)
-            chosen = np.where(mask, drawn, -1.0).argmax(axis=1)
-            alive[name] = mask & (np.arange(mask.shape[1]) == chosen[:, None])
-        # A choice that hangs on what was not drawn goes with it.
-        found.append(supernet.derive(supernet.closed(alive), Provenance(name="sampled")))
-    return found
+def _entries(
+    operators: Mapping[str, OperatorModule], setting: Setting, timer: Timer, report: Report
+) -> dict[str, float]:
+    """Milliseconds of each operator: the median over the turns of what it takes more than its frame."""
+    entries: dict[str, float] = {}
+    began = time.monotonic()
+    for place, group in _groups(operators, setting):
+        models: dict[str, Model] = {made.key: framed(made.place, made.module) for made in group}
+        # What reads the image has no frame before it.
+        if not place.opens:
+            models[""] = framed(place, None)
+        turns = timer.turns_ms(models, OPERATOR, evict=True)
+        frame = turns.pop("", [0.0] * OPERATOR.turns)
+        for key, times in turns.items():
+            entries[key] = max(LEAST_MS, median([one - other for one, other in zip(times, frame, strict=True)]))
+        left = (time.monotonic() - began) / len(entries) * (len(operators) - len(entries))
+        report(f"{len(entries)} of {len(operators)} operators; about {left / 60:.1f} min for the others")
+    return {key: entries[key] for key in operators}
 
 
-def additivity(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Additivity:
-    """How well sums of entries predict whole networks; needs two or more that differ."""
-    ratios = [one / other for one, other in zip(sums_ms, measured_ms, strict=True)]
-    return Additivity(
-        networks=len(ratios),
-        pearson=float(np.corrcoef(sums_ms, measured_ms)[0, 1]),
-        ratio=percentile(ratios, 50),
-        ratio_low=min(ratios),
-        ratio_high=max(ratios),
-    )
+def _groups(operators: Mapping[str, OperatorModule], setting: Setting) -> Iterator[tuple[Place, list[_Made]]]:
+    """Operators that share a frame, so many at a time; made again when their turn has come, as they may be large."""
+    shapes: dict[tuple[MapShape, bool], list[str]] = {}
+    for key, make in operators.items():
+        module, shape = make()
+        place = place_of(module, shape, setting.size, setting.classes, where=key)
+        shapes.setdefault((shape, place.opens), []).append(key)
+    for keys in shapes.values():
+        for start in range(0, len(keys), _GROUP):
+            group = []
+            for key in keys[start : start + _GROUP]:
+                module, shape = operators[key]()
+                group.append(_Made(key, module, place_of(module, shape, setting.size, setting.classes, where=key)))
+            yield group[0].place, group
 
 
-def _with_additivity(table: LatencyTable, setting: Setting, report: Report) -> LatencyTable:
+def _with_additivity(table: LatencyTable, setting: Setting, timer: Timer, report: Report) -> LatencyTable:
     space = SPACES.load(setting.space)
     with torch.device("meta"):
         supernet = space.supernet(setting.settings, setting.classes)
-    genotypes = sampled(supernet, setting.networks, setting.seed)
-    with ExitStack() as stack:
-        sessions = []
-        for number, genotype in enumerate(genotypes):
-            report(f"preparing network {number + 1} of {len(genotypes)}")
-            sessions.append(_opened(Deployable(from_genotype(genotype), setting.size, "logits"), setting, stack))
-        measured = _medians(sessions, [f"network {number + 1}" for number in range(len(genotypes))])
-    sums = [table.predict_ms(space.operator_keys(genotype, setting.size)) for genotype in genotypes]
-    return replace(table, additivity=additivity(sums, measured))
+    drawn = sampled(supernet, DRAWN * setting.networks, setting.seed)
+    sums = {each.digest: table.predict_ms(space.operator_keys(each, setting.size)) for each in drawn}
+    chosen = spread(drawn, [sums[each.digest] for each in drawn], setting.networks)
+    measured = networks_ms(chosen, setting.size, timer, report)
+    return replace(table, additivity=additivity([sums[each.digest] for each in chosen], measured))
 
 
-def _groups(operators: Mapping[str, OperatorModule]) -> Iterator[dict[str, OperatorModule]]:
-    names = list(operators)
-    for start in range(0, len(names), _GROUP):
-        yield {name: operators[name] for name in names[start : start + _GROUP]}
+def _conditions(
+    described: Mapping[str, str | int | float | None], seen: Conditions, session: SessionInfo
+) -> dict[str, str | int | float | None]:
+    found = {**described, "others_cores": seen.others_cores, "networks": NETWORK.text}
+    for when, state in (("before", seen.before), ("after", seen.after)):
+        found |= {f"{name}_{when}": value for name, value in state.items()}
+    return found | {f"session_{name}": value for name, value in session.options.items()}
 
 
-def _opened(model: OperatorModel | Deployable, setting: Setting, stack: ExitStack) -> Session:
-    backend = BACKENDS.load(setting.backend)
-    session = stack.enter_context(backend.open(model, device=setting.device, threads=setting.threads))
-    session.load(model.example().numpy())
-    return session
-
-
-def _medians(sessions: Sequence[Session], names: Sequence[str]) -> list[float]:
-    timings = time_interleaved([runner_of(session) for session in sessions], PROTOCOL)
-    found = []
-    for name, timing in zip(names, timings, strict=True):
-        if isinstance(timing.error, SearchkitError):
-            raise timing.error
-        if timing.error is not None:
-            raise UsageError(f"the runtime fails: {timing.error}", where=name) from timing.error
-        rounds = timing.device_rounds_ms if any(timing.device_rounds_ms) else timing.rounds_ms
-        found.append(percentile([sample for turn in rounds for sample in turn], 50))
-    return found
-
-
-def _in_words(protocol: Protocol) -> str:
-    return (
-        f"median of {protocol.rounds} turns of {protocol.round_ms:g} ms, {protocol.min_runs_per_round} runs or more, "
-        f"in groups of {_GROUP} that take turns; warm-up {protocol.warmup_ms:g} ms and {protocol.min_warmup_runs} runs"
-    )
+def _in_words(device: str) -> str:
+    cache = f", {EVICTED_BYTES >> 20} MiB read before each run" if device == "cpu" else ""
+    return f"an operator between 1x1 convolutions, less these: {OPERATOR.text}{cache}; one session open at a time"
 
 
 def _text(value: object) -> str | None:

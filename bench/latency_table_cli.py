@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchkit.console import err, out
+
+if TYPE_CHECKING:
+    from searchkit.costs.latency import LatencyTable
+
+#: More than so many cores of other processes are mentioned.
+BUSY_CORES = 0.2
 
 
 def latency_table(
@@ -50,10 +56,22 @@ def latency_table(
     out().print(
         f"{len(table.entries_ms)} operators on {table.device}, {table.runtime} {table.runtime_version}", markup=False
     )
-    found = table.additivity
-    if found is not None:
-        out().print(
-            f"sums of entries against {found.networks} whole networks: Pearson {found.pearson:.3f}, ratio "
-            f"{found.ratio:.2f} ({found.ratio_low:.2f} to {found.ratio_high:.2f})",
-            markup=False,
+    for line in remarks(table):
+        out().print(line, markup=False)
+
+
+def remarks(table: LatencyTable) -> list[str]:
+    """How far the table can be believed, in words."""
+    found = []
+    if (additivity := table.additivity) is not None:
+        found.append(
+            f"sums of entries against {additivity.networks} whole networks: Pearson {additivity.pearson:.3f}, ratio "
+            f"{additivity.ratio:.2f} ({additivity.ratio_low:.2f} to {additivity.ratio_high:.2f})"
         )
+        if additivity.measured_ms:
+            least, most = min(additivity.measured_ms), max(additivity.measured_ms)
+            found.append(f"these networks take {least:.3g} to {most:.3g} ms")
+    others = (table.conditions or {}).get("others_cores")
+    if isinstance(others, float) and others > BUSY_CORES:
+        found.append(f"other processes kept {others:.1f} cores busy meanwhile: measure again when the machine is idle")
+    return found

@@ -1,6 +1,7 @@
 """Budgets: how limits are written, their penalty, and what is within them."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,28 @@ def test_penalty_is_zero_below_and_pulls_down_above(toy_supernet, toy_size):
     gradient = {name: table.dense(table.logits.grad) for name, table in toy_supernet.tables.items()}
     # Less depth, smaller kernels and narrower layers are what descends.
     assert all((grad[:, -1] > 0).all() and (grad[:, 0] < 0).all() for grad in gradient.values())
+
+
+def test_levels_that_are_not_named_do_not_feel_the_penalty(toy_supernet, toy_size):
+    """FasterSeg's Eq. 3: the value stays, gradients come in shares."""
+    limit = macs_budget("1", toy_size)
+    found = []
+    for levels in (None, {"operator": 0.25, "width": 2.0}):
+        budget = replace(limit, levels=levels)
+        leaves = {
+            name: torch.softmax(t.dense(), 1).detach().requires_grad_() for name, t in toy_supernet.tables.items()
+        }
+        value = budget.penalty(toy_supernet, leaves)
+        value.backward()
+        found.append((value.detach(), {name: leaf.grad for name, leaf in leaves.items()}))
+    (plain, full), (same, shared) = found
+    assert torch.equal(plain, same)
+    torch.testing.assert_close(shared["kernel"], 0.25 * full["kernel"])
+    torch.testing.assert_close(shared["width"], 2.0 * full["width"])
+    assert full["depth"].abs().sum() > 0
+    assert shared["depth"] is None or not shared["depth"].any()
+    with pytest.raises(UsageError, match="level of choices"):
+        replace(macs_budget("1G", toy_size), levels={"widht": 1.0}).check_reachable(toy_supernet)
 
 
 def test_of_a_discrete_network_it_is_what_is_counted(toy_supernet, toy_size):
