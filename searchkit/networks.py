@@ -156,11 +156,15 @@ def _from_folder(path: Path) -> Network:
 
 
 def _from_file(path: Path) -> Network:
-    data = read_bytes(path, limit_bytes=strict_json.MAX_BYTES, what="genotype")
-    tree = strict_json.loads(data, where=str(path))
+    return parse_network(read_bytes(path, limit_bytes=strict_json.MAX_BYTES, what="genotype"), where=str(path))
+
+
+def parse_network(data: bytes, *, where: str) -> Network:
+    """The network that `Network.to_tree` describes, as JSON; raises `InputFileError` for anything else."""
+    tree = strict_json.loads(data, where=where)
     if isinstance(tree, dict) and "baseline" in tree and "schema" not in tree:
-        return _from_baseline_record(tree, str(path))
-    return from_genotype(genotypes.parse(data, where=str(path)))
+        return _from_baseline_record(tree, where)
+    return from_genotype(genotypes.parse(data, where=where))
 
 
 def _from_baseline_record(tree: dict[str, Any], where: str) -> Network:

@@ -70,6 +70,20 @@ def load_weights(module: nn.Module, path: Path, *, digest: str) -> Weights:
     return Weights(trained=True, text=f"from a file with SHA-256 {sha256}", sha256=sha256)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; raises `InputFileError` where it is none."""
+    data = read_bytes(path, limit_bytes=MAX_WEIGHTS_BYTES, what="weights file")
+    _tensors(data, path)
+    return _metadata(data)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    # A safetensors file is the header's length (8 bytes), the header as JSON, then the tensors.
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    return found
+
+
 def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -89,9 +103,7 @@ def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _check_digest(data: bytes, digest: str, path: Path) -> None:
-    # A safetensors file is the header's length (8 bytes), the header as JSON, then the tensors.
-    length = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("digest")
+    found = _metadata(data).get("digest")
     if found is not None and found != digest:
         raise InputFileError(
             "weights of another network",

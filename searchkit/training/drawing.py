@@ -10,10 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..label_sets import LabelSet
 from ..pictures import resize_picture
 from ..sizes import Size
+from ..svg import GREY, Colour
 
-Colour = tuple[int, int, int]
-
-WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 RED = (214, 39, 40)
 # Dark blue: the far end of a scale that starts at white.
 DEEP = (8, 48, 107)

@@ -11,15 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from ..label_sets import LabelSet
 from ..pictures import resize_picture
 from ..sizes import Size
+from ..svg import GREY, Colour
 from .drawing import (
     BLACK,
     DEEP,
     FONT_PX,
-    GREY,
     MARGIN_PX,
     RED,
     WHITE,
-    Colour,
     band,
     heads,
     stacked,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..blocks import resize
 from .augment import IGNORE
+from .distillation import divergence
 from .distributed import shared_count
 from .recipe import CrossEntropy, Distillation, Ohem
 
@@ -75,19 +76,6 @@ def ohem(logits: Tensor, labels: Tensor, *, threshold: float, kept: float) -> Te
     return (losses * chosen).sum() / shared_count(chosen.sum()).clamp(min=_LEAST)
 
 
-def distillation(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
-    """KL divergence from the teacher's distribution (no gradient) to the student's, x temperature squared.
-
-    The mean over "elements" is PyTorch's default and FasterSeg's; over "pixels" it is larger by the number of classes.
-    """
-    temperature = how.temperature
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher.detach() / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum()
-    count = student.numel() if how.mean == "elements" else student.numel() // student.shape[1]
-    return divergence * (temperature**2 / count)
-
-
 def total_loss(
     outputs: Tensor | Sequence[Tensor],
     labels: Tensor,
@@ -111,6 +99,5 @@ def total_loss(
         loss = loss + auxiliary_weight * pixel_loss(*aligned(other, labels, loss_at), kind)
     if teacher is not None:
         how = how or Distillation()
-        wanted = resize(teacher.float(), logits.shape[-2:])
-        loss = loss + how.weight * distillation(logits, wanted, how)
+        loss = loss + how.weight * divergence(logits, teacher, how)
     return loss

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ..label_sets import LabelSet, generic_labels
-from .drawing import BLACK, DEEP, GREY, RED
+from ..svg import GREY, GRID, Axes, Point, document, hexadecimal, line, number, rectangle, text
+from .drawing import BLACK, DEEP, RED
 from .history import Row
-from .svg import GRID, Axes, Point, document, hexadecimal, line, number, rectangle, text
 
 # The left column: three charts over the same steps.
 _LEFT, _CHART_WIDTH, _CHART_HEIGHT, _TOP, _PITCH = 76, 600, 170, 78, 262

@@ -135,15 +135,19 @@ class Stage(Part):
 
 
 class Distillation(Part):
-    """KL divergence to a teacher. FasterSeg's release: weight 1, temperature 1, mean over elements.
+    """Kullback-Leibler divergence between a student and its teacher (FasterSeg, Eq. 4), where a run has a teacher.
 
-    `mean` over "elements" divides by pixels x classes, PyTorch's default, so it is weaker than the mean over "pixels"
-    by the number of classes.
+    `direction` "student||teacher" is Eq. 4 as printed. FasterSeg's release has "teacher||student", as most
+    distillation has: the divergence from what the teacher says.
+
+    `mean` over "pixels" is the expectation of Eq. 4. The release takes PyTorch's default, over "elements", which
+    divides by the number of classes too: with 19 of them it is 19 times weaker.
     """
 
     weight: Positive = 1.0
     temperature: Positive = 1.0
-    mean: Literal["elements", "pixels"] = "elements"
+    mean: Literal["pixels", "elements"] = "pixels"
+    direction: Literal["student||teacher", "teacher||student"] = "student||teacher"
 
 
 class Recipe(Part):

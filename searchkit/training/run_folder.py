@@ -14,6 +14,7 @@ tensorboard/        scalars and the sheets of all validations, where TensorBoard
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from .validation_pictures import ValidationPictures
 
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.jsonl", "checkpoint"
 PLOTS, VALIDATION, TENSORBOARD = "plots.svg", "validation.png", "tensorboard"
+# Names of the classes, as JSON, in the metadata of weights.
+LABELS = "labels"
 BEST, LAST, WEIGHTS = "best.safetensors", "last.safetensors", "weights.safetensors"
 
 
@@ -96,15 +99,21 @@ class RunFolder:
         return history.cut(self.path / HISTORY, total_step)
 
     def write_best(self, network: Network, state: dict[str, Tensor], identity: str, total_step: int) -> None:
-        write_bytes(self.path / BEST, weights_bytes(network, state, identity, half=self.half, step=total_step))
+        write_bytes(self.path / BEST, self._weights_bytes(network, state, identity, step=total_step))
 
     def write_weights(self, network: Network, state: dict[str, Tensor], identity: str) -> None:
         """The end of a run: the last weights, and those of the best validation under the name to export."""
-        last = weights_bytes(network, state, identity, half=self.half)
+        last = self._weights_bytes(network, state, identity)
         write_bytes(self.path / LAST, last)
         best = self.path / BEST
         data = read_bytes(best, limit_bytes=MAX_WEIGHTS_BYTES, what="weights") if best.exists() else last
         write_bytes(self.path / WEIGHTS, data)
+
+    def _weights_bytes(
+        self, network: Network, state: dict[str, Tensor], identity: str, *, step: int | None = None
+    ) -> bytes:
+        names = self._labels.names if self._labels else None
+        return weights_bytes(network, state, identity, half=self.half, step=step, names=names)
 
     def close(self) -> None:
         """Let go of TensorBoard's files."""
@@ -113,9 +122,15 @@ class RunFolder:
 
 
 def weights_bytes(
-    network: Network, state: dict[str, Tensor], identity: str, *, half: bool = False, step: int | None = None
+    network: Network,
+    state: dict[str, Tensor],
+    identity: str,
+    *,
+    half: bool = False,
+    step: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> bytes:
-    """Weights as safetensors; the metadata names the network (`digest`, `network` as JSON) and the run."""
+    """Weights as safetensors; the metadata names the network (`digest`, `network` as JSON), the run and the classes."""
     from safetensors.torch import save
 
     kind = torch.float16 if half else torch.float32
@@ -126,6 +141,8 @@ def weights_bytes(
     metadata = {"digest": network.digest, "network": json.dumps(network.to_tree()), "run": identity}
     if step is not None:
         metadata["step"] = str(step)
+    if names is not None:
+        metadata[LABELS] = json.dumps(list(names))
     return _sorted_metadata(save(tensors, metadata))
 
 

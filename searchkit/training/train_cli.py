@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..networks import Network
     from ..sizes import Size
+    from .distillation import Teacher
     from .distributed import World
     from .recipe import Recipe
     from .train import Job, Report, Result
@@ -34,10 +35,12 @@ def train(
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="A recipe, as TOML.")] = None,
     resolution: Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width.")] = "512x1024",
     teacher: Annotated[
-        str | None, typer.Option("--teacher", metavar="NETWORK", help="Network whose answers are learnt too.")
+        str | None,
+        typer.Option("--teacher", metavar="RUN_DIR|WEIGHTS|NETWORK", help="Trained network whose answers are learnt."),
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", metavar="FILE", help="Its weights (.safetensors).")
+        Path | None,
+        typer.Option("--teacher-weights", metavar="FILE", help="Weights of a --teacher NETWORK (.safetensors)."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed.")] = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, max=64, help="Threads that make batches.")] = 1,
@@ -53,8 +56,8 @@ def train(
     check_json(json)
     request = _Request.parse(network, data, preset, recipe, resolution, seed)
     world, found_device = _joined(find_device(device), request.recipe)
-    job_teacher = _teacher(teacher, teacher_weights, request, found_device)
-    config = request.config(teacher_tree=job_teacher[1])
+    found_teacher = _teacher(teacher, teacher_weights, request, found_device)
+    config = request.config(found_teacher)
     from .cache_folder import default_root
     from .run_folder import RunFolder, begin, check_new, check_same
 
@@ -63,7 +66,7 @@ def train(
     elif world.leads:
         check_new(output)
     with stop_signals() as stop:
-        job = request.job(config, cache or default_root(), found_device, workers, job_teacher[0])
+        job = request.job(config, cache or default_root(), found_device, workers, found_teacher)
         job = replace(job, world=world)
         if not resume and world.leads:
             begin(output, config)
@@ -117,7 +120,7 @@ class _Request:
         """What the network and its teacher see in training."""
         return _crops(self.recipe, self.size)
 
-    def config(self, teacher_tree: dict[str, str] | None) -> dict[str, Any]:
+    def config(self, teacher: Teacher | None) -> dict[str, Any]:
         """Everything that decides the run."""
         return {
             "schema": SCHEMA,
@@ -130,12 +133,12 @@ class _Request:
             },
             "resolution": str(self.size),
             "seed": self.seed,
-            "teacher": teacher_tree,
+            "teacher": teacher.to_tree() if teacher else None,
             "recipe": self.recipe.to_tree(),
         }
 
     def job(
-        self, config: dict[str, Any], cache: Path, device: torch.device, workers: int, teacher: torch.nn.Module | None
+        self, config: dict[str, Any], cache: Path, device: torch.device, workers: int, teacher: Teacher | None
     ) -> Job:
         from ..sizes import Size
         from .run_folder import identity_of
@@ -152,7 +155,7 @@ class _Request:
             identity=identity_of(config),
             device=device,
             workers=workers,
-            teacher=teacher,
+            teacher=teacher.module if teacher else None,
         )
 
 
@@ -176,34 +179,21 @@ def _leave() -> None:
     stop()
 
 
-def _teacher(
-    name: str | None, weights: Path | None, request: _Request, device: torch.device
-) -> tuple[torch.nn.Module | None, dict[str, str] | None]:
-    """The teacher in evaluation mode, and what names it in the config."""
+def _teacher(argument: str | None, weights: Path | None, request: _Request, device: torch.device) -> Teacher | None:
+    """The teacher of the run, checked before it is built."""
     from ..errors import UsageError
-    from ..networks import resolve
 
-    if (name is None) != (weights is None):
-        missing = "--teacher" if name is None else "--teacher-weights"
-        raise UsageError("a teacher needs its network and its weights", where=missing, fix=f"add {missing}")
-    if name is None or weights is None:
-        return None, None
-    found = resolve(name)
+    if argument is None:
+        if weights is not None:
+            raise UsageError("weights of no teacher", where="--teacher-weights", fix="add --teacher with their network")
+        return None
+    from .distillation import check_teacher, find_teacher, load_teacher
+
+    found, file = find_teacher(argument, weights)
     for size in request.crops():
         found.check(size)
-    if found.classes != request.network.classes:
-        raise UsageError(
-            "the teacher has another number of classes",
-            where="--teacher",
-            got=found.classes,
-            allowed=str(request.network.classes),
-            fix="take a teacher that was trained on the same classes",
-        )
-    from ..weights import load_weights
-
-    module = found.build().eval()
-    loaded = load_weights(module, weights, digest=found.digest)
-    return module.requires_grad_(False).to(device), {"digest": found.digest, "weights": loaded.sha256 or ""}
+    check_teacher(found, file, request.dataset.labels)
+    return load_teacher(found, file, device)
 
 
 def _run(job: Job, folder: Any, *, resume: bool, stop: Stop) -> Result:

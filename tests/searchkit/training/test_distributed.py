@@ -49,10 +49,13 @@ stage = {
     "optimiser": {"name": "sgd", "lr": 0.05}, "schedule": {"type": "poly"}, "clip_norm": 1.0,
     "augmentation": {"scale": [0.5, 1.5]},
 }
+network = from_genotype(parse(Path(sys.argv[1]).read_bytes(), where="test"))
+torch.manual_seed(7)
+teacher = network.build().eval().requires_grad_(False)
 job = Job(
-    from_genotype(parse(Path(sys.argv[1]).read_bytes(), where="test")),
+    network,
     parse_recipe({"stages": [stage], "ema_decay": 0.5}, where="test"),
-    size, 0, samples, samples[:1], "f" * 64, device, world=world,
+    size, 0, samples, samples[:1], "f" * 64, device, teacher=teacher, world=world,
 )
 trainer = Trainer(job, RunFolder(Path(sys.argv[2])))
 trainer.run()

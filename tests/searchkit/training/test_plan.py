@@ -15,9 +15,11 @@ from searchkit.data import streets
 from searchkit.footprint import PeakMemory
 from searchkit.settings import parse_settings
 from searchkit.sizes import Size
+from searchkit.spaces import SPACES, Space
 from searchkit.spaces.ssr.search_space import SSRSearchSpace
 from searchkit.spaces.ssr.supernet import SSRSupernet
 from searchkit.strategies import Settings, Strategy
+from searchkit.training import search_recipe
 from searchkit.training.dry_run import Ledger, dry_run
 from searchkit.training.plan import (
     UTILISATION,
@@ -112,13 +114,14 @@ def test_parts_of_the_memory_are_those_of_the_supernet():
 
 
 def test_gradients_are_told_from_activations():
-    """Pictures so small that the end of a backward pass, where all gradients are there, is the highest point."""
+    """Pictures so small that the highest point is near the end of a backward pass, where most gradients are there."""
     supernet = on_meta()
     needs = dry_run(supernet, recipe_of(batch=1), Size(32, 32))
     network = sum(p.numel() * 4 for p in supernet.network_parameters().values())
-    assert needs.weight.gradients_bytes == pytest.approx(network, rel=0.1)
-    # Those of the weights are still there.
-    assert needs.architecture.gradients_bytes == pytest.approx(network, rel=0.1)
+    architecture = sum(p.numel() * 4 for p in supernet.architecture_parameters().values())
+    assert 0.75 * network <= needs.weight.gradients_bytes <= network
+    # Those of the weights are gone since the weights moved.
+    assert 0 <= needs.architecture.gradients_bytes <= architecture
 
 
 def test_macs_of_convolutions_forward_and_backward():
@@ -134,12 +137,17 @@ def test_macs_of_convolutions_forward_and_backward():
 class _OneLayer(nn.Module):
     """As much of a supernet as a step looks at."""
 
+    head_weights = None
+
     def __init__(self):
         super().__init__()
         with torch.device("meta"):
             self.stem, self.head = nn.Conv2d(3, 8, 8, stride=8, bias=False), nn.Conv2d(8, 19, 1, bias=False)
             self.gate = nn.Parameter(torch.zeros(8))
         self.tables = {"gate": SimpleNamespace(dense=lambda: self.gate.view(1, 8))}
+
+    def passes(self, weights, *, warmup):
+        return (weights,)
 
     def network_parameters(self):
         return {"stem": self.stem.weight, "head": self.head.weight}
@@ -282,9 +290,16 @@ def test_an_unknown_space_is_refused(capsys):
     assert "ssr" in capsys.readouterr().err
 
 
-def test_a_space_without_a_supernet_is_refused(capsys):
-    assert run(app, ["plan", "fasterseg", "--pictures", "9"]) == 2
+def test_a_space_without_a_supernet_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(type(SPACES.load("ssr")), "supernet", Space.supernet)
+    assert run(app, ["plan", "ssr", "--pictures", "9"]) == 2
     assert "no supernet" in capsys.readouterr().err
+
+
+def test_a_space_without_recipes_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(search_recipe, "presets", lambda space: [])
+    assert run(app, ["plan", "ssr", "--pictures", "9"]) == 2
+    assert "no recipe of a search" in capsys.readouterr().err
 
 
 @pytest.mark.slow

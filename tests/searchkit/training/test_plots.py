@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from searchkit.label_sets import CITYSCAPES_19, LabelSet, generic_labels
+from searchkit.svg import Axes, number, thinned, ticks
 from searchkit.training.plots import draw_plots
-from searchkit.training.svg import Axes, number, thinned, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

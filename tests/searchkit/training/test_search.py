@@ -337,7 +337,9 @@ def test_what_is_no_number_stops_before_anything_moves(job, tmp_path, value, whe
             if where == "loss":
                 loss = loss * value
             else:
-                loss.register_hook(lambda gradient: gradient * value)
+                for parameter in parameters.values():
+                    if parameter.grad is not None:
+                        parameter.grad *= value
         real(loss, optimiser, parameters, clip, name)
 
     searcher._update = poisoned
@@ -348,6 +350,50 @@ def test_what_is_no_number_stops_before_anything_moves(job, tmp_path, value, whe
     assert all(torch.equal(before[name], p) for name, p in searcher.supernet.named_parameters())
     assert search_checkpoint.read_state(tmp_path / "checkpoint").position.step == 4
     assert all(p.requires_grad for p in searcher.supernet.parameters())
+
+
+def test_each_pass_goes_backward_by_itself_and_gradients_are_those_of_the_sum(job, tmp_path, monkeypatch):
+    """Two passes with two heads each: the same gradients as by one backward of the sum of all four losses."""
+    found, losses, warmups = {}, {}, []
+    searcher = Searcher(job({"split": "same"}), SearchFolder(tmp_path))
+    supernet = searcher.supernet
+    uniform = {
+        name: torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)) for name, mask in supernet.alive().items()
+    }
+
+    def passes(weights, *, warmup):
+        warmups.append(warmup)
+        yield weights
+        yield {name: p.float() for name, p in uniform.items()}
+
+    def two_heads(image, weights):
+        logits = supernet(image, weights)
+        return logits, -logits
+
+    def update(loss, optimiser, parameters, clip, which):
+        found[which] = {name: p.grad.clone() for name, p in parameters.items()}
+        losses[which] = float(loss)
+        optimiser.zero_grad(set_to_none=True)
+
+    monkeypatch.setattr(supernet, "passes", passes)
+    monkeypatch.setattr(type(supernet), "head_weights", (1.0, 0.25))
+    monkeypatch.setattr(searcher, "_forward", two_heads)
+    monkeypatch.setattr(searcher, "_update", update)
+    batch, _ = next(searcher.streams.iterate(0, 1, None, 0))
+    for step, stream, parameters in (
+        (searcher._architecture_step, 11, supernet.architecture_parameters()),
+        (searcher._weight_step, 12, supernet.network_parameters()),
+    ):
+        step(*batch)
+        which, mine = found.popitem()
+        searcher._draw_at(stream)
+        relaxed = {name: searcher.strategy.relax(table) for name, table in supernet.tables.items()}
+        total = sum(searcher._loss(*batch, weights) for weights in passes(relaxed, warmup=True))
+        wanted = torch.autograd.grad(total, list(parameters.values()))
+        assert losses[which] == pytest.approx(float(total.detach()), rel=1e-6)
+        for name, gradient in zip(parameters, wanted, strict=True):
+            torch.testing.assert_close(mine[name], gradient, rtol=1e-5, atol=1e-7)
+    assert set(warmups) == {True}
 
 
 def test_a_strategy_that_would_empty_a_choice(job, tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from searchkit.errors import InputFileError, UsageError
+from searchkit.spaces import SPACES
 from searchkit.training.search_recipe import (
     changed,
     load_search_recipe,
@@ -16,17 +17,21 @@ def parse(**fields):
     return parse_search_recipe(SHORT | fields, where="test")
 
 
-@pytest.mark.parametrize("name", presets())
-def test_presets_are_whole(name):
-    recipe = parse_search_recipe(load_search_recipe(preset=name), where=name)
+@pytest.mark.parametrize(("space", "name"), [(space, name) for space in SPACES.names() for name in presets(space)])
+def test_presets_are_whole(space, name):
+    recipe = parse_search_recipe(load_search_recipe(space, preset=name), where=name)
     assert recipe.resolution is not None
     assert parse_search_recipe(recipe.to_tree(), where="again") == recipe
 
 
+@pytest.mark.parametrize("space", SPACES.names())
+def test_every_space_ships_the_same_three(space):
+    assert presets(space) == ["demo", "paper", "smoke"]
+
+
 def test_the_papers_recipe():
     """Section 5.2, "Details for Searching", and for what the text leaves open the released code."""
-    assert {"ssr", "demo", "smoke"} <= set(presets())
-    recipe = parse_search_recipe(load_search_recipe(preset="ssr"), where="ssr")
+    recipe = parse_search_recipe(load_search_recipe("ssr"), where="ssr")
     assert (recipe.epochs, recipe.batch, recipe.resolution) == (200, 6, (512, 1024))
     weights, architecture = recipe.weights, recipe.architecture
     assert (weights.optimiser.name, weights.optimiser.lr, weights.optimiser.weight_decay) == ("adam", 3e-4, 1e-4)
@@ -118,4 +123,4 @@ def test_another_strategy_takes_its_own_settings():
 
 def test_an_unknown_preset():
     with pytest.raises(UsageError, match="smoke"):
-        load_search_recipe(preset="smok")
+        load_search_recipe("ssr", preset="smok")
