@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,13 +11,11 @@ from . import deploy_cli, inspect_cli
 from .console import JsonOption, out, run, write_json
 from .data_cli import app as data_app
 from .evaluate_cli import evaluate
-from .export_cli import NetworkArgument, export
+from .export_cli import export
 from .plan_cli import plan
+from .show_cli import show
 from .strategies_cli import strategies
 from .training import search_cli, train_cli
-
-if TYPE_CHECKING:
-    from .anatomy import Part
 
 app = typer.Typer(
     name="searchkit",
@@ -39,64 +37,11 @@ for command in (
     inspect_cli.doctor,
     inspect_cli.inspect,
     strategies,
+    show,
 ):
     app.command()(command)
 
 ResolutionOption = Annotated[str, typer.Option("--resolution", metavar="HxW", help="Height x width of the input.")]
-
-
-@app.command()
-def show(
-    network: NetworkArgument,
-    resolution: ResolutionOption = "512x1024",
-    depth: Annotated[int, typer.Option("--depth", min=0, max=8, help="Levels below the network.")] = 2,
-    json: JsonOption = None,
-) -> None:
-    """Show a network's stages as a tree: shapes, parameters, MACs, receptive field."""
-    from .networks import resolve
-    from .sizes import parse_size
-
-    found, size = resolve(network), parse_size(resolution)
-    found.check(size)
-    from .anatomy import dissect
-
-    part = dissect(found.build_on_meta(), size, depth=depth)
-    if json:
-        tree = {
-            "schema": 1,
-            "network": found.name,
-            "digest": found.digest,
-            "resolution": str(size),
-            "tree": part.to_tree(),
-        }
-        write_json(tree, json)
-    if json != "-":
-        _print_tree(found.name, part, str(size))
-
-
-def _print_tree(name: str, part: Part, size: str) -> None:
-    from rich.tree import Tree
-
-    def label(p: Part, title: str) -> str:
-        shape = "x".join(map(str, p.output_shape[1:])) if p.output_shape else "-"
-        sees = "x".join(map(str, p.receptive_field_px)) if p.receptive_field_px else "-"
-        return (
-            f"[bold]{title}[/bold] {p.kind}  [cyan]{shape}[/cyan]  {p.params / 1e3:,.1f} k params  "
-            f"{p.conv_macs / 1e9:.3f} GMACs  sees {sees} px"
-        )
-
-    def grow(tree: Tree, p: Part) -> None:
-        for child in p.children:
-            grow(tree.add(label(child, child.name)), child)
-
-    root = Tree(label(part, name))
-    grow(root, part)
-    console = out()
-    console.print(root)
-    console.print(
-        f"input 3x{size}, batch 1; shapes are CxHxW; a MAC is one multiply-accumulate of a convolution or matrix "
-        "product; 'sees' is the theoretical receptive field (height x width) of one output value"
-    )
 
 
 @app.command()

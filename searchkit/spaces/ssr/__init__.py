@@ -16,6 +16,7 @@ from .. import OperatorModule, Space
 if TYPE_CHECKING:
     from torch import nn
 
+    from ...diagram import Diagram
     from ...genotype import Genotype
     from ...sizes import Size
     from ...supernet import Supernet
@@ -60,6 +61,13 @@ class SSRSpace(Space):
 
         assert isinstance(genotype, SSRGenotype)
         return (shape.key for shape in shapes_of(genotype, size))
+
+    def diagram(self, genotype: Genotype, size: Size) -> Diagram:
+        from .diagram import diagram_of
+        from .genotype import SSRGenotype
+
+        assert isinstance(genotype, SSRGenotype)
+        return diagram_of(genotype)
 
     def operator_modules(self, settings: Mapping[str, Any], classes: int, size: Size) -> dict[str, OperatorModule]:
         from ...settings import parse_settings
