@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchkit.console import check_json, err, out, write_json
 from searchkit.errors import UsageError
 
+if TYPE_CHECKING:
+    from .studies import StudyRecipe
+
 
 def study(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The study; all are listed if left out.")] = None,
     seeds: Annotated[str, typer.Option("--seeds", metavar="N,N,...", help="Each arm is run once with each.")] = "0,1,2",
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, metavar="N", help="The seeds 0 to N - 1, in place of --seeds.")
+    ] = None,
+    spaces: Annotated[
+        str | None, typer.Option("--spaces", metavar="NAME,...", help="Of `genotypes`: these search spaces, not all.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=4, help="Of each search and training, in place of the study's.")
     ] = None,
@@ -31,18 +40,14 @@ def study(
     path = Path(json) if json and json != "-" else None
     if resume and path is None:
         raise UsageError("nothing to resume", where="--resume", fix="give --json with the file of the study")
-    numbers = _parsed(seeds)
-    from dataclasses import replace
-
+    numbers = _parsed(seeds) if count is None else tuple(range(count))
     from .studies import STUDIES
     from .studies._record import begin, check_free, resumed, run_missing
 
     found = STUDIES.load(name)
     if path:
         check_free(path, resume=resume)
-    recipe = found.recipe.quick() if quick else found.recipe
-    if steps is not None:
-        recipe = replace(recipe, steps=steps)
+    recipe = _changed(found.recipe.quick() if quick else found.recipe, steps, spaces)
     record = begin(name.replace("_", "-"), found, recipe, numbers, _machine(), quick=quick)
     if path and resume and path.exists():
         record = resumed(record, path)
@@ -51,13 +56,33 @@ def study(
 
         console, bench = err(), Workbench(recipe)
         # Before the first row, whose time they are no part of.
-        for split in ("train", "val"):
+        for split in ("train", "val") if recipe.training_pictures else ():
             bench.pictures(split)
         run_missing(record, found, bench, path, lambda text: console.print(text, markup=False))
     if json == "-":
         write_json(record.to_tree(), "-")
         return
     _print(found.tables(record.rows, recipe), quick=quick)
+
+
+def _changed(recipe: StudyRecipe, steps: int | None, spaces: str | None) -> StudyRecipe:
+    """The recipe with what the command line changes of it."""
+    from dataclasses import replace
+
+    if steps is not None:
+        if not recipe.steps:
+            raise UsageError("this study neither searches nor trains", where="--steps", fix="leave it out")
+        return replace(recipe, steps=steps)
+    if spaces is None:
+        return recipe
+    from .studies.genotypes import GenotypesRecipe
+
+    if not isinstance(recipe, GenotypesRecipe):
+        raise UsageError("this study is not one of several spaces", where="--spaces", fix="leave it out")
+    from searchkit.spaces import SPACES
+
+    names = tuple(dict.fromkeys(SPACES.load(name.strip()).name for name in spaces.split(",")))
+    return replace(recipe, spaces=names)
 
 
 def _list() -> None:

@@ -35,13 +35,15 @@ def built(space: Space, found: genotype.Genotype) -> nn.Module:
 
 
 def conv_macs(network: nn.Module, size: Size) -> int:
-    """Counted by hand: a convolution works once per weight and output pixel."""
+    """Counted by hand: a convolution works once per weight and output pixel, a transposed one per input pixel."""
     macs = []
-    hooks = [
-        layer.register_forward_hook(lambda layer, _in, out: macs.append(layer.weight.numel() * out[0, 0].numel()))
-        for layer in network.modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
+
+    def count(layer, inputs, output):
+        pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        macs.append(layer.weight.numel() * pixels[0, 0].numel())
+
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
+    hooks = [layer.register_forward_hook(count) for layer in convolutions]
     # BatchNorm changes no shape, and is most of the time that a network takes on the meta device.
     with torch.no_grad(), patch.object(nn.BatchNorm2d, "forward", lambda _layer, x: x):
         logits = network(torch.empty(1, 3, *size, device="meta"))
