@@ -161,7 +161,7 @@ class Workbench:
     def trained_supernet(self, dimensions: str, strategy: str, seed: int) -> Supernet:
         """A supernet whose weights alone are trained, under the relaxation that a strategy begins with."""
         steps = self.recipe.supernet_steps
-        bench = Workbench(replace(self.recipe, steps=steps), self._kept)
+        bench = type(self)(replace(self.recipe, steps=steps), self._kept)
         job = bench._search_job(dimensions, strategy, seed, {}, None, warmup=steps)
         with TemporaryDirectory(prefix="searchkit-study-") as folder:
             searcher = Searcher(job, SearchFolder(Path(folder)))
