@@ -6,13 +6,9 @@ Looked at after every kill: whatever lies in the folder of the search can be rea
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -20,71 +16,16 @@ import pytest
 from searchkit.files import sha256_file
 from searchkit.training import history, search_checkpoint
 
-ROOT = Path(__file__).parents[2]
 STEPS = 8
 MIDWAY_KILLS = 8
 MOST_KILLS = 60
 
-# One process that has imported everything and forks for each command: the kills are to fall into the search itself.
-SERVER = """
-import json, os, sys, torch, torch._dynamo
-torch.set_num_threads(1)
-from searchkit import cli, console
+WARM_UP = """
 from searchkit.data import streets
 from searchkit.spaces.ssr import supernet
 from searchkit.training import dry_run, search, search_cli, search_end, search_request
 streets.SPLITS.update(train=(0, 6), val=(1, 2))
-print("ready", flush=True)
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            os.dup2(2, 1)
-            code = console.run(cli.app, json.loads(line))
-        finally:
-            os._exit(code)
-    print(child, flush=True)
-    sys.stdin.readline()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-
-
-class Commands:
-    """Runs `searchkit` commands, one at a time, and kills them."""
-
-    def __init__(self, errors):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-c", SERVER]
-        self._server = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True)
-        assert self._server.stdout.readline() == "ready\n"
-
-    def _told(self, line):
-        self._server.stdin.write(line + "\n")
-        self._server.stdin.flush()
-
-    def run(self, words, *, killed_after_s=None):
-        """The exit code, which is minus SIGKILL for one that was killed."""
-        self._told(json.dumps(words))
-        process = int(self._server.stdout.readline())
-        if killed_after_s is not None:
-            time.sleep(killed_after_s)
-            os.kill(process, signal.SIGKILL)
-        self._told("")
-        return int(self._server.stdout.readline())
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(60)
-
-
-@pytest.fixture
-def commands(tmp_path):
-    with open(tmp_path / "errors.txt", "w") as errors:
-        found = Commands(errors)
-        yield found
-        found.close()
 
 
 @pytest.fixture
