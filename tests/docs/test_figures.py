@@ -213,3 +213,26 @@ def test_studies_of_searches(path):
     text = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
     assert study.tables(record.rows, study.recipe).strip() in text
     assert f"`bench/results/{path.name}`" in text
+
+
+def test_what_a_step_of_fasterseg_keeps_in_memory():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-fasterseg-step.json").read_text(encoding="utf-8"))
+    for name, kept in tree["activation_bytes"].items():
+        assert row("docs/reproduction.md", name, 3)[1:] == [
+            f"{kept[update] / 2**30:.3f}" for update in ("weights", "architecture")
+        ]
+    found = {name: f"{kept['weights'] / 2**30:.2f}" for name, kept in tree["activation_bytes"].items()}
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    ours, plain = found["inputs mixed, a backward each"], found["outputs mixed, one backward of the sum"]
+    assert f"keeps {ours} GiB of maps, against {plain} GiB" in text
+    assert f"and {found['inputs mixed, a backward each, checkpointing']} GiB with" in text
+
+
+def test_how_far_sums_of_operators_miss_whole_networks():
+    tree = json.loads((ROOT / "bench/results/xeon-2cores-latency-table-ssr-128x256.json").read_text(encoding="utf-8"))
+    found = tree["additivity"]
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    least, most = min(found["measured_ms"]), max(found["measured_ms"])
+    assert f"Pearson {found['pearson']:.3f} over {found['networks']} networks\nof {least:.1f} to {most:.1f} ms" in text
+    assert f"sums at {found['ratio']:.2f} of the measured time" in text
+    assert f"({found['ratio_low']:.2f} to {found['ratio_high']:.2f})" in text

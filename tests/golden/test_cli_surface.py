@@ -107,7 +107,7 @@ SEARCHKIT = {
         ("--overlay", False, False),
         JSON,
     ],
-    "show": [("network", True, None), AT, ("--depth", False, 2), JSON],
+    "show": [("network", True, None), AT, ("--depth", False, 2), ("--svg", False, None), JSON],
     "train": [
         ("network", True, None),
         ("--data", True, None),
@@ -181,6 +181,11 @@ BENCH = {
         ("--strict-cells", False, False),
         JSON,
         ("--markdown", False, None),
+    ],
+    "fasterseg-step": [
+        ("--resolution", False, "256x512"),
+        ("--batch", False, 3),
+        JSON,
     ],
     "fps": [
         ("networks", False, None),
@@ -294,6 +299,8 @@ BENCH = {
     "study": [
         ("name", False, None),
         ("--seeds", False, "0,1,2"),
+        ("--count", False, None),
+        ("--spaces", False, None),
         ("--steps", False, None),
         ("--quick", False, False),
         ("--resume", False, False),
