@@ -12,7 +12,7 @@ through the modules backwards with the cheapest tree for each set of ends (Dreyf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,24 +22,18 @@ from torch import Tensor
 
 from ...choices import Alive, Weights
 from ...costs.expected import Grid, Part, Price
+from ...costs.shapes import Shape, ShapeGrid
 from ...errors import SearchFailedError
 from ...sizes import Size
 from .decoding import reached
 from .genotype import RATES, stage_name
-from .operators import Block, Classifier, Connection, HeadInput, Shape, StemLevel
+from .operators import Block, Classifier, Connection, HeadInput, StemLevel
 from .search_space import DCNASSearchSpace
 
 _ENDS = len(RATES)
 _ALL = (1 << _ENDS) - 1
 #: Of each set of ends, the ways to part it in two.
 _PARTED = [[(a, ends ^ a) for a in range(1, ends) if a & ends == a and a < ends ^ a] for ends in range(_ALL + 1)]
-
-
-@dataclass(frozen=True, eq=False)
-class _ShapeGrid(Grid):
-    """A grid that remembers the shapes of its operators."""
-
-    shapes: Sequence[Shape]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,29 +47,24 @@ class _Grids:
         head: all of it, always there.
     """
 
-    stem: _ShapeGrid
-    connections: tuple[_ShapeGrid, ...]
-    blocks: tuple[_ShapeGrid, ...]
-    head: _ShapeGrid
+    stem: ShapeGrid
+    connections: tuple[ShapeGrid, ...]
+    blocks: tuple[ShapeGrid, ...]
+    head: ShapeGrid
 
-    def all(self) -> Iterator[_ShapeGrid]:
+    def all(self) -> Iterator[ShapeGrid]:
         """Every grid."""
         yield from (self.stem, *self.connections, *self.blocks, self.head)
-
-
-def _grid(shapes: Iterable[Shape]) -> _ShapeGrid:
-    listed = tuple(shapes)
-    return _ShapeGrid(tuple(shape.operator() for shape in listed), (len(listed),), listed)
 
 
 @lru_cache(maxsize=16)
 def _grids(space: DCNASSearchSpace, classes: int, size: Size) -> _Grids:
     channels = space.channels
     return _Grids(
-        stem=_grid(StemLevel.of(size, space.stem, channels, rate) for rate in RATES),
-        connections=tuple(_grid(Connection(size, channels, s, rate) for s in RATES) for rate in RATES),
-        blocks=tuple(_grid(Block(size, channels, rate, k, e) for k, e in space.operators()) for rate in RATES),
-        head=_grid(
+        stem=ShapeGrid.of(StemLevel.of(size, space.stem, channels, rate) for rate in RATES),
+        connections=tuple(ShapeGrid.of(Connection(size, channels, s, rate) for s in RATES) for rate in RATES),
+        blocks=tuple(ShapeGrid.of(Block(size, channels, rate, k, e) for k, e in space.operators()) for rate in RATES),
+        head=ShapeGrid.of(
             [*(HeadInput(size, channels, rate, space.head) for rate in RATES), Classifier(size, space.head, classes)]
         ),
     )

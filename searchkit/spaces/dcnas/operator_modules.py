@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks import ConvNormAct, resize
+from ...costs.shapes import Shape
 from ...sizes import Size
 from .genotype import RATES, Place, map_size, width_at
 from .network import InvertedResidual, Maps, ShapeAlignment, stem_level
-from .operators import Block, Classifier, Connection, HeadInput, Shape, StemLevel
+from .operators import Block, Classifier, Connection, HeadInput, StemLevel
 
 
 class _Connection(nn.Module):
@@ -24,9 +25,9 @@ class _Connection(nn.Module):
 
     def __init__(self, shape: Connection) -> None:
         super().__init__()
-        self.image, self.source = shape.image, Place(0, shape.source)
+        self.image, self.source = shape.size, Place(0, shape.source)
         self.align = ShapeAlignment(shape.channels, shape.target, [self.source])
-        size = map_size(shape.image, shape.target)
+        size = map_size(shape.size, shape.target)
         self.register_buffer("there", torch.rand(1, width_at(shape.channels, shape.target), *size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class _HeadInput(nn.Module):
     def __init__(self, shape: HeadInput) -> None:
         super().__init__()
         self.conv = ConvNormAct(width_at(shape.channels, shape.rate), shape.head, 1, act=False)
-        self.register_buffer("there", torch.rand(1, shape.head, *map_size(shape.image, RATES[0])))
+        self.register_buffer("there", torch.rand(1, shape.head, *map_size(shape.size, RATES[0])))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.there + resize(self.conv(x), self.there.shape[-2:])
@@ -54,7 +55,7 @@ class _Classifier(nn.Module):
 
     def __init__(self, shape: Classifier) -> None:
         super().__init__()
-        self.image = shape.image
+        self.image = shape.size
         self.classifier = nn.Conv2d(shape.head, shape.classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def module_of(shape: Shape) -> tuple[nn.Module, tuple[int, int, int, int]]:
 
 
 def _module_of(shape: Shape) -> tuple[nn.Module, int, Size]:
-    image = shape.image
+    image = shape.size
     if isinstance(shape, StemLevel):
         module = stem_level(shape.stem, shape.channels, shape.rate)
         if shape.rate == RATES[0]:

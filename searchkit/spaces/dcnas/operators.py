@@ -10,12 +10,11 @@ grow are resized together.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...cost import StageCounter
-from ...costs.expected import Operator
+from ...costs.shapes import Shape
 from ...sizes import Size
 from .genotype import (
     RATES,
@@ -29,36 +28,6 @@ from .genotype import (
     map_size,
     width_at,
 )
-
-
-@dataclass(frozen=True)
-class Shape(ABC):
-    """An operator at its shape.
-
-    Attributes:
-        image: size of the network's input.
-    """
-
-    image: Size
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """Under which a latency table has it."""
-
-    @abstractmethod
-    def count(self, counter: StageCounter) -> None:
-        """Add the operator's cost."""
-
-    def operator(self) -> Operator:
-        """The operator with its costs, batch 1."""
-        counter = StageCounter(self.key)
-        self.count(counter)
-        stage = counter.stage()
-        return Operator(self.key, stage.conv_macs, stage.params)
-
-    def _key(self, name: str, *details: object) -> str:
-        return "_".join([name, f"H{self.image.height}", f"W{self.image.width}", *map(str, details)])
 
 
 @dataclass(frozen=True)
@@ -84,7 +53,7 @@ class StemLevel(Shape):
         return self._key("stem", f"rate{self.rate}", *stem, f"Cout{width_at(self.channels, self.rate)}")
 
     def count(self, counter: StageCounter) -> None:
-        count_stem(counter, self.image, self.stem, self.channels, self.rate)
+        count_stem(counter, self.size, self.stem, self.channels, self.rate)
 
 
 @dataclass(frozen=True)
@@ -101,7 +70,7 @@ class Connection(Shape):
         return self._key("connection", f"rate{self.source}", f"to{self.target}", *widths)
 
     def count(self, counter: StageCounter) -> None:
-        count_alignment(counter, self.image, self.channels, self.source, self.target)
+        count_alignment(counter, self.size, self.channels, self.source, self.target)
 
 
 @dataclass(frozen=True)
@@ -119,7 +88,7 @@ class Block(Shape):
         return self._key("block", f"rate{self.rate}", f"C{wide}", f"kernel{self.kernel}", f"expansion{self.expansion}")
 
     def count(self, counter: StageCounter) -> None:
-        size, wide = map_size(self.image, self.rate), width_at(self.channels, self.rate)
+        size, wide = map_size(self.size, self.rate), width_at(self.channels, self.rate)
         count_operator(counter, size, wide, self.kernel, self.expansion)
 
 
@@ -136,7 +105,7 @@ class HeadInput(Shape):
         return self._key("head", f"rate{self.rate}", f"Cin{width_at(self.channels, self.rate)}", f"Cout{self.head}")
 
     def count(self, counter: StageCounter) -> None:
-        count_head_input(counter, self.image, self.channels, self.head, self.rate)
+        count_head_input(counter, self.size, self.channels, self.head, self.rate)
 
 
 @dataclass(frozen=True)
@@ -151,7 +120,7 @@ class Classifier(Shape):
         return self._key("classifier", f"Cin{self.head}", f"Cout{self.classes}")
 
     def count(self, counter: StageCounter) -> None:
-        count_classifier(counter, self.image, self.head, self.classes)
+        count_classifier(counter, self.size, self.head, self.classes)
 
 
 def shapes_of(genotype: DCNASGenotype, image: Size) -> Iterator[Shape]:

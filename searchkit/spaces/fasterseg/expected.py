@@ -18,20 +18,14 @@ import torch
 from torch import Tensor
 
 from ...choices import Weights
-from ...costs.expected import Grid, Part
+from ...costs.expected import Part
+from ...costs.shapes import Shape, ShapeGrid
 from ...sizes import Size
 from .decoding import OPERATORS, SKIP
-from .operators import CellOperator, Shape, head_shapes, output_size, reduce_shape, refine_shape, stem_shapes
+from .operators import CellOperator, head_shapes, output_size, reduce_shape, refine_shape, stem_shapes
 from .search_space import FINER, RATES, SAME, FasterSegSearchSpace
 
 _STAGES = tuple(f"1/{rate}" for rate in RATES)
-
-
-@dataclass(frozen=True, eq=False)
-class ShapeGrid(Grid):
-    """A grid that remembers the shapes of its operators."""
-
-    shapes: Sequence[Shape]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +58,6 @@ class Grids:
         return [self.stem, *self.same, *self.down, *self.reduce, *self.refine, self.head]
 
 
-def _grid(shapes: Sequence[Shape], *dimensions: int) -> ShapeGrid:
-    return ShapeGrid(tuple(shape.operator() for shape in shapes), dimensions, tuple(shapes))
-
-
 def _sizes(eighth: Size) -> tuple[list[list[Size]], list[list[list[int]]]]:
     """Sizes by rate, and where each goes by each operator of stride 2."""
     sizes, follow = [[eighth]], []
@@ -97,16 +87,16 @@ def grids_of(space: FasterSegSearchSpace, classes: int, size: Size) -> Grids:
             for a in widths
             for b in widths
         ]
-        return _grid(shapes, len(names), len(sizes[rate]), number, number)
+        return ShapeGrid.of(shapes, len(names), len(sizes[rate]), number, number)
 
     def refines(rate: int) -> ShapeGrid:
         merged = head * RATES[rate - 1]
         shapes = [refine_shape(place, merged, a * RATES[rate - 1]) for place in sizes[rate - 1] for a in widths]
-        return _grid(shapes, len(sizes[rate - 1]), number)
+        return ShapeGrid.of(shapes, len(sizes[rate - 1]), number)
 
     def reduces(rate: int) -> ShapeGrid:
         shapes = [reduce_shape(place, head * RATES[rate], head * RATES[rate - 1]) for place in sizes[rate]]
-        return _grid(shapes, len(sizes[rate]))
+        return ShapeGrid.of(shapes, len(sizes[rate]))
 
     last = head_shapes(eighth, size, head, 2, classes)
     return Grids(
@@ -117,8 +107,8 @@ def grids_of(space: FasterSegSearchSpace, classes: int, size: Size) -> Grids:
         down=tuple(cells(rate, 2) for rate in range(2)),
         reduce=tuple(reduces(rate) for rate in (1, 2)),
         refine=tuple(refines(rate) for rate in (1, 2)),
-        stem=_grid(stem, len(stem)),
-        head=_grid(last, len(last)),
+        stem=ShapeGrid.of(stem, len(stem)),
+        head=ShapeGrid.of(last, len(last)),
     )
 
 

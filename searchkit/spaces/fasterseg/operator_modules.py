@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks import ConvNormAct
+from ...costs.shapes import Shape
 from .network import Classifier, build_layer
-from .operators import CellOperator, Convolution, Fuse, Head, Shape
+from .operators import CellOperator, ChannelShape, Convolution, Fuse, Head
 
 
 class _Reduce(nn.Module):
@@ -39,10 +40,11 @@ class _Head(nn.Module):
 
 def module_of(shape: Shape) -> tuple[nn.Module, tuple[int, int, int, int]]:
     """The operator as a module in evaluation mode, and the shape of its input."""
+    assert isinstance(shape, ChannelShape), "an operator of this space"
     return _module_of(shape).eval(), (1, shape.inputs, *shape.size)
 
 
-def _module_of(shape: Shape) -> nn.Module:
+def _module_of(shape: ChannelShape) -> nn.Module:
     if isinstance(shape, CellOperator):
         return build_layer(shape.placed)
     if isinstance(shape, Convolution):

@@ -9,13 +9,13 @@ in front of it, whose key has nothing else; concatenations are not measured.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from ...cost import StageCounter
-from ...costs.expected import Operator
+from ...costs.shapes import Shape
 from ...sizes import Size
 from .genotype import (
     STEM_RATE,
@@ -31,33 +31,19 @@ from .latency import OPERATOR_KEYS
 
 
 @dataclass(frozen=True)
-class Shape(ABC):
-    """An operator at its shape.
+class ChannelShape(Shape):
+    """An operator with its channels.
 
     Attributes:
-        size: of the map that it reads.
         inputs, outputs: channels.
     """
 
-    size: Size
     inputs: int
     outputs: int
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """Under which a latency table has it."""
 
     @abstractmethod
     def count(self, counter: StageCounter) -> Size:
         """Add the operator's cost; returns the size of its output."""
-
-    def operator(self) -> Operator:
-        """The operator with its costs, batch 1."""
-        counter = StageCounter(self.key)
-        self.count(counter)
-        stage = counter.stage()
-        return Operator(self.key, stage.conv_macs, stage.params)
 
     @property
     def _place(self) -> str:
@@ -65,7 +51,7 @@ class Shape(ABC):
 
 
 @dataclass(frozen=True)
-class Convolution(Shape):
+class Convolution(ChannelShape):
     """ConvNormAct: the first of the stem, and those of the merges, a kernel of 1 with the resize behind it."""
 
     kernel: int
@@ -81,7 +67,7 @@ class Convolution(Shape):
 
 
 @dataclass(frozen=True)
-class CellOperator(Shape):
+class CellOperator(ChannelShape):
     """An operator of a cell, or a pair of the stem's convolutions."""
 
     name: OperatorName
@@ -103,7 +89,7 @@ class CellOperator(Shape):
 
 
 @dataclass(frozen=True)
-class Fuse(Shape):
+class Fuse(ChannelShape):
     """1x1 convolution over both branches."""
 
     @property
@@ -115,7 +101,7 @@ class Fuse(Shape):
 
 
 @dataclass(frozen=True)
-class Head(Shape):
+class Head(ChannelShape):
     """The classifier, and the resize of its logits to the image."""
 
     image: Size
@@ -132,7 +118,7 @@ class Head(Shape):
         return self.image
 
 
-def stem_shapes(image: Size, width: int) -> list[Shape]:
+def stem_shapes(image: Size, width: int) -> list[ChannelShape]:
     """Of the five convolutions of the stem, the last four in pairs."""
     first, rest = stem_channels(width)
     convolution = Convolution(image, 3, first, 3, 2)
@@ -141,7 +127,7 @@ def stem_shapes(image: Size, width: int) -> list[Shape]:
     return [convolution, pair, CellOperator(output_size(pair), rest, rest, "conv_x2", 2)]
 
 
-def head_shapes(eighth: Size, image: Size, head_width: int, branches: int, classes: int) -> list[Shape]:
+def head_shapes(eighth: Size, image: Size, head_width: int, branches: int, classes: int) -> list[ChannelShape]:
     """Behind the merges."""
     fused = head_width * STEM_RATE * branches
     return [Fuse(eighth, fused, fused), Head(eighth, fused, classes, image)]
@@ -157,12 +143,12 @@ def refine_shape(size: Size, merged: int, fine: int) -> Convolution:
     return Convolution(size, merged + fine, merged, 3, 1)
 
 
-def output_size(shape: Shape) -> Size:
+def output_size(shape: ChannelShape) -> Size:
     """Height and width of what an operator makes."""
     return shape.count(StageCounter(""))
 
 
-def shapes_of(genotype: FasterSegGenotype, image: Size) -> Iterator[Shape]:
+def shapes_of(genotype: FasterSegGenotype, image: Size) -> Iterator[ChannelShape]:
     """Every operator of a network, for an image of this size, in the order of `latency.table_keys`."""
     stem = stem_shapes(image, genotype.stem_width)
     yield from stem
@@ -191,7 +177,7 @@ def _cell(placed: PlacedLayer, size: Size) -> CellOperator:
     return CellOperator(size, placed.in_channels, placed.out_channels, layer.operator, layer.stride)
 
 
-def _merge_shapes(genotype: FasterSegGenotype, index: int, sizes: dict[int, Size]) -> Iterator[Shape]:
+def _merge_shapes(genotype: FasterSegGenotype, index: int, sizes: dict[int, Size]) -> Iterator[ChannelShape]:
     channels = genotype.branch_channels(index)
     rate = max(channels)
     coarse = channels[rate]

@@ -7,7 +7,7 @@ cells share their choices it is exact once those are decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import product
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...choices import Alive, Weights
 from ...costs.expected import Grid, Part, Price
+from ...costs.shapes import Shape, ShapeGrid
 from ...errors import SearchFailedError
 from ...sizes import Size
 from .genotype import (
@@ -30,17 +31,10 @@ from .genotype import (
     stem_shapes,
     up_shape,
 )
-from .operators import FUSION_OPERATORS, PRESENT, UP_OPERATORS, Shape
+from .operators import FUSION_OPERATORS, PRESENT, UP_OPERATORS
 from .search_space import LGCNetSearchSpace
 from .validity import HERE, NONE, by_group
 from .wiring import CELL_EDGES, INTO, RATES, READS, SEARCHED, UPS, living, maps_of
-
-
-@dataclass(frozen=True, eq=False)
-class ShapeGrid(Grid):
-    """A grid that remembers the shapes of its operators."""
-
-    shapes: tuple[Shape, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +66,6 @@ class Grids:
         yield from (self.fusion_inputs, self.fusion, self.ups, self.head)
 
 
-def _grid(shapes: Iterable[Shape], *dimensions: int) -> ShapeGrid:
-    listed = tuple(shapes)
-    return ShapeGrid(tuple(shape.operator() for shape in listed), dimensions or (len(listed),), listed)
-
-
 @lru_cache(maxsize=16)
 def grids(space: LGCNetSearchSpace, classes: int, size: Size) -> Grids:
     """All operators that a network of the space may have."""
@@ -90,18 +79,18 @@ def grids(space: LGCNetSearchSpace, classes: int, size: Size) -> Grids:
     inputs = {}
     for rate in RATES:
         there = [place for place in cells if place.rate == rate]
-        inputs[rate] = _grid((input_shape(place, i, maps) for place in there for i in (0, 1)), len(there), 2)
+        inputs[rate] = ShapeGrid.of((input_shape(place, i, maps) for place in there for i in (0, 1)), len(there), 2)
     fusion = (fusion_shape(i, name, wide, maps) for i in range(len(SEARCHED)) for name in FUSION_OPERATORS)
     ups = (up_shape(i, name, wide, maps) for i in range(len(UPS)) for name in UP_OPERATORS)
     return Grids(
-        stem=_grid(stem_shapes(space.stem, maps)),
-        edges=tuple((rate, _grid(shapes)) for rate, shapes in found),
+        stem=ShapeGrid.of(stem_shapes(space.stem, maps)),
+        edges=tuple((rate, ShapeGrid.of(shapes)) for rate, shapes in found),
         edge_grid=edge_grid,
         inputs=inputs,
-        fusion_inputs=_grid(fusion_input_shapes(space.stem, wide, maps)),
-        fusion=_grid(fusion, len(SEARCHED), len(FUSION_OPERATORS)),
-        ups=_grid(ups, len(UPS), len(UP_OPERATORS)),
-        head=_grid([head_shape(wide, classes, maps)]),
+        fusion_inputs=ShapeGrid.of(fusion_input_shapes(space.stem, wide, maps)),
+        fusion=ShapeGrid.of(fusion, len(SEARCHED), len(FUSION_OPERATORS)),
+        ups=ShapeGrid.of(ups, len(UPS), len(UP_OPERATORS)),
+        head=ShapeGrid.of([head_shape(wide, classes, maps)]),
     )
 
 

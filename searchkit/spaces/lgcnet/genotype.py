@@ -12,9 +12,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ...cost import Stage, StageCounter
+from ...costs.shapes import Shape
 from ...genotype import Genotype, Part
 from ...sizes import Size, SizeRule
-from .operators import CellEdge, CellOperator, ConvUnit, FusionEdge, FusionOperator, Head, Shape, UpEdge, UpOperator
+from .operators import CellEdge, CellOperator, ConvUnit, FusionEdge, FusionOperator, Head, UpEdge, UpOperator
 from .wiring import (
     CELL_EDGES,
     FUSION_EDGES,

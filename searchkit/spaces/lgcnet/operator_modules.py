@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...blocks import ConvNormAct
 from ...cost import shrink
+from ...costs.shapes import Shape
 from .network import cell_operator, fusion_operator, up_operator
-from .operators import CellEdge, ConvUnit, FusionEdge, Head, Shape, UpEdge
+from .operators import CellEdge, ConvUnit, FusionEdge, Head, UpEdge
 
 
 class _Added(nn.Module):

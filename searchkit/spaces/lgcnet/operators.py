@@ -11,12 +11,11 @@ the addition of its output to the node's other inputs.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ...cost import StageCounter, shrink
-from ...costs.expected import Operator
+from ...costs.shapes import Shape
 from ...sizes import Size
 
 CellOperator = Literal["max_pool", "skip", "conv", "none", "sep_conv", "sep_conv_d2", "sep_conv_d4", "sep_conv_d8"]
@@ -52,36 +51,6 @@ def dilation_of(operator: str) -> int:
 def bins_of(operator: str) -> int:
     """To how many rows and columns a global pooling pools, by its name."""
     return int(operator.removeprefix("pool"))
-
-
-@dataclass(frozen=True)
-class Shape(ABC):
-    """An operator at its shape.
-
-    Attributes:
-        size: of the map that it reads.
-    """
-
-    size: Size
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """Under which a latency table has it."""
-
-    @abstractmethod
-    def count(self, counter: StageCounter) -> None:
-        """Add the operator's cost."""
-
-    def operator(self) -> Operator:
-        """The operator with its costs, batch 1."""
-        counter = StageCounter(self.key)
-        self.count(counter)
-        stage = counter.stage()
-        return Operator(self.key, stage.conv_macs, stage.params)
-
-    def _key(self, name: str, *details: object) -> str:
-        return "_".join([name, f"H{self.size.height}", f"W{self.size.width}", *map(str, details)])
 
 
 @dataclass(frozen=True)

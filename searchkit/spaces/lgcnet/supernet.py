@@ -80,8 +80,7 @@ class LGCNetSupernet(Supernet):
     def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """What lives of the table `cell`, and its scores."""
         table = self.tables["cell"]
-        with torch.no_grad():
-            scores = table.dense(fill=0.0)
+        scores = table.dense(fill=0.0).detach()
         # A supernet without numbers, as limits are checked with, prefers nothing.
         return table.alive, (torch.zeros(scores.shape) if scores.is_meta else scores).double().cpu().numpy()
 

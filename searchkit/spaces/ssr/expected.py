@@ -8,7 +8,7 @@ a step handles 3,000 products instead of 27,000.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...choices import Alive, Weights
 from ...costs.expected import Grid, Part, Price
+from ...costs.shapes import Shape, ShapeGrid
 from ...errors import SearchFailedError
 from ...sizes import Size
 from .genotype import AggregationHead
@@ -28,7 +29,6 @@ from .operators import (
     Detail,
     Downsampler,
     Maps,
-    Shape,
     fusion_of,
     pyramid_of,
 )
@@ -41,18 +41,11 @@ _COSTED = ("stage 1/4", "stage 1/8")
 
 
 @dataclass(frozen=True, eq=False)
-class _ShapeGrid(Grid):
-    """A grid that remembers the shapes of its operators."""
-
-    shapes: Sequence[Shape]
-
-
-@dataclass(frozen=True, eq=False)
 class _Stage:
     """Operators of a stage: `first` by (operator, in, mid), `second` by (operator, mid, out)."""
 
-    first: _ShapeGrid
-    second: _ShapeGrid
+    first: ShapeGrid
+    second: ShapeGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +59,14 @@ class _Grids:
         fusion: of the head, depending on nothing.
     """
 
-    fixed: tuple[_ShapeGrid, _ShapeGrid]
+    fixed: tuple[ShapeGrid, ShapeGrid]
     stages: tuple[_Stage, _Stage]
-    down: _ShapeGrid
-    detail: _ShapeGrid | None
-    context: _ShapeGrid
-    fusion: _ShapeGrid | None
+    down: ShapeGrid
+    detail: ShapeGrid | None
+    context: ShapeGrid
+    fusion: ShapeGrid | None
 
-    def all(self) -> Iterator[_ShapeGrid]:
+    def all(self) -> Iterator[ShapeGrid]:
         """Every grid, in the order in which a network has its operators."""
         yield from self.fixed
         yield from (self.stages[0].first, self.stages[0].second, self.down)
@@ -81,18 +74,13 @@ class _Grids:
         yield from (grid for grid in (self.detail, self.context, self.fusion) if grid is not None)
 
 
-def _grid(shapes: Iterable[Shape], *dimensions: int) -> _ShapeGrid:
-    listed = tuple(shapes)
-    return _ShapeGrid(tuple(shape.operator() for shape in listed), dimensions, listed)
-
-
 def _stage_grids(space: SSRSearchSpace, stage: int, size: Size) -> _Stage:
     widths, operators = space.widths(stage), space.operators()
     dimensions = (len(operators), len(widths), len(widths))
     pairs = [(d, s, a, b) for d, s in operators for a in widths for b in widths]
     return _Stage(
-        _grid((Conv3x1(size, a, b, d, s, space.pool, space.mid_norm) for d, s, a, b in pairs), *dimensions),
-        _grid((Conv1x3(size, a, b, d, s) for d, s, a, b in pairs), *dimensions),
+        ShapeGrid.of((Conv3x1(size, a, b, d, s, space.pool, space.mid_norm) for d, s, a, b in pairs), *dimensions),
+        ShapeGrid.of((Conv1x3(size, a, b, d, s) for d, s, a, b in pairs), *dimensions),
     )
 
 
@@ -103,18 +91,18 @@ def _grids(space: SSRSearchSpace, classes: int, size: Size) -> _Grids:
     detail = fusion = None
     contexts: list[Shape] = [Classifier(maps.eighth, w, classes) for w in eighth]
     if space.head == "aggregation":
-        detail = _grid((Detail(maps.quarter, space.stem, w, AGGREGATION.low) for w in quarter), len(quarter))
-        fusion = _grid([fusion_of(AGGREGATION, maps, classes)], 1)
+        detail = ShapeGrid.of((Detail(maps.quarter, space.stem, w, AGGREGATION.low) for w in quarter), len(quarter))
+        fusion = ShapeGrid.of([fusion_of(AGGREGATION, maps, classes)], 1)
         contexts = [pyramid_of(AGGREGATION, maps, w) for w in eighth]
     return _Grids(
         fixed=(
-            _grid([Downsampler(maps.image, 3, space.stem)], 1),
-            _grid([Downsampler(maps.half, space.stem, space.channels[0])], 1),
+            ShapeGrid.of([Downsampler(maps.image, 3, space.stem)], 1),
+            ShapeGrid.of([Downsampler(maps.half, space.stem, space.channels[0])], 1),
         ),
         stages=(_stage_grids(space, 0, maps.quarter), _stage_grids(space, 1, maps.eighth)),
-        down=_grid((Downsampler(maps.quarter, w, space.channels[1]) for w in quarter), len(quarter)),
+        down=ShapeGrid.of((Downsampler(maps.quarter, w, space.channels[1]) for w in quarter), len(quarter)),
         detail=detail,
-        context=_grid(contexts, len(eighth)),
+        context=ShapeGrid.of(contexts, len(eighth)),
         fusion=fusion,
     )
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...blocks import ConvNormAct, ERFNetDownsampler, resize_like
+from ...costs.shapes import Shape
 from .genotype import AggregationHead
 from .network import PyramidPooling
-from .operators import Classifier, Conv1x3, Conv3x1, Detail, Downsampler, Fusion, Pyramid, Shape
+from .operators import Classifier, Conv1x3, Conv3x1, Detail, Downsampler, Fusion, Pyramid
 
 # As in the network.
 _EPS = 1e-3

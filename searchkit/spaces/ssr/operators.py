@@ -10,47 +10,16 @@ residual addition belongs to the second, at its output's width.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from ...cost import StageCounter, shrink
-from ...costs.expected import Operator
+from ...costs.shapes import Shape
 from ...sizes import Size
 from .genotype import AggregationHead, Dilation, SSRGenotype, SSRLayer
 
 Pool = Literal["average", "max"]
-
-
-@dataclass(frozen=True)
-class Shape(ABC):
-    """An operator at its shape.
-
-    Attributes:
-        size: of the map that it reads; of a layer's two operators, and where several maps are read, as they say.
-    """
-
-    size: Size
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """Under which a latency table has it."""
-
-    @abstractmethod
-    def count(self, counter: StageCounter) -> None:
-        """Add the operator's cost."""
-
-    def operator(self) -> Operator:
-        """The operator with its costs, batch 1."""
-        counter = StageCounter(self.key)
-        self.count(counter)
-        stage = counter.stage()
-        return Operator(self.key, stage.conv_macs, stage.params)
-
-    def _key(self, name: str, *details: object) -> str:
-        return "_".join([name, f"H{self.size.height}", f"W{self.size.width}", *map(str, details)])
 
 
 @dataclass(frozen=True)
