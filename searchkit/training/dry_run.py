@@ -27,13 +27,19 @@ from .search_computing import configured, heads_loss, held_still, precision
 from .search_recipe import SearchRecipe
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Storage:
-    """One that lives; its number is its own, while its address is given to another when it ends."""
+    """One that lives or has lived; its number is its own, while its address is given to another when it ends.
+
+    Attributes:
+        born, ended: numbers of the ledger's moments; None while it lives.
+    """
 
     reference: weakref.ref[torch.UntypedStorage]
     size: int
     number: int
+    born: int
+    ended: int | None = None
 
 
 class Ledger(TorchDispatchMode):
@@ -41,21 +47,28 @@ class Ledger(TorchDispatchMode):
 
     Attributes:
         live_bytes, peak_bytes: of storages that came into being since it was made, or were handed to `follow`.
-        at_peak: the storages that lived at the peak, by their numbers, with their sizes.
         traffic_bytes: sizes of the inputs and outputs of all operators but views.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live_bytes = self.peak_bytes = self.traffic_bytes = 0
-        self.at_peak: dict[int, int] = {}
         self._live: dict[int, _Storage] = {}
+        self._known: list[_Storage] = []
         self._numbers = itertools.count()
+        self._moment = self._peak_at = 0
 
     def restart(self) -> None:
         """Forget peak and traffic; what lives is still known."""
         self.peak_bytes, self.traffic_bytes = self.live_bytes, 0
-        self.at_peak = self._sizes()
+        self._peak_at, self._known = self._moment, list(self._live.values())
+
+    @property
+    def at_peak(self) -> dict[int, int]:
+        """The storages that lived at the peak, by their numbers, with their sizes."""
+        at = self._peak_at
+        there = (each for each in self._known if each.born <= at and (each.ended is None or each.ended > at))
+        return {each.number: each.size for each in there}
 
     def follow(self, tensors: Iterable[Tensor | None]) -> set[int]:
         """Numbers of the tensors' storages, which are followed from now on; no two storages ever share one."""
@@ -77,14 +90,11 @@ class Ledger(TorchDispatchMode):
         for tensor in given:
             grown |= self._follow(tensor.untyped_storage())
         if grown and self.live_bytes > self.peak_bytes:
-            self.peak_bytes, self.at_peak = self.live_bytes, self._sizes()
+            self.peak_bytes, self._peak_at = self.live_bytes, self._moment
         if not getattr(func, "is_view", False):
             taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             self.traffic_bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*taken, *given))
         return result
-
-    def _sizes(self) -> dict[int, int]:
-        return {storage.number: storage.size for storage in self._live.values()}
 
     def _follow(self, storage: torch.UntypedStorage) -> bool:
         """Whether it is new."""
@@ -94,10 +104,14 @@ class Ledger(TorchDispatchMode):
         size = storage.nbytes()
 
         def ended(_: weakref.ref[torch.UntypedStorage]) -> None:
-            del self._live[key]
+            self._moment += 1
+            self._live.pop(key).ended = self._moment
             self.live_bytes -= size
 
-        self._live[key] = _Storage(weakref.ref(storage, ended), size, next(self._numbers))
+        self._moment += 1
+        found = _Storage(weakref.ref(storage, ended), size, next(self._numbers), self._moment)
+        self._live[key] = found
+        self._known.append(found)
         self.live_bytes += size
         return True
 
@@ -110,7 +124,7 @@ class UpdateNeeds:
         peak_bytes: the most that lives at one time, everything counted.
         weights_bytes: parameters, buffers and architecture parameters.
         moments_bytes: what both optimisers remember.
-        gradients_bytes: at the peak; those that the other update left are among them.
+        gradients_bytes: at the peak; where it is in a forward pass there are none.
         activations_bytes: the rest at the peak: the input, maps that wait for the backward pass, and intermediate ones.
         macs: of convolutions and matrix products, forward and backward.
         traffic_bytes: that operators read and write, each tensor counted at each use.
@@ -162,7 +176,10 @@ def dry_run(supernet: Supernet, recipe: SearchRecipe, size: Size) -> StepNeeds:
             softmax, and the terms of strategy and budgets, which are small, are left out.
         size: of the pictures.
     """
-    return _DryRun(supernet, recipe, size).step()
+    # What passes draw at random is the same each time.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _DryRun(supernet, recipe, size).step()
 
 
 class _DryRun:
