@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from searchkit.training.search_recipe import parse_search_recipe
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +49,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_there_is_something_to_run():
     assert len(SHELL) >= 4
     assert len(PYTHON) >= 1
-    assert {kind for path in DOCUMENTS for kind, _ in BLOCK.findall(path.read_text())} <= {"bash", "python"}
+    assert {kind for path in DOCUMENTS for kind, _ in BLOCK.findall(path.read_text())} <= {"bash", "python", "toml"}
+
+
+@pytest.mark.parametrize(("name", "body"), blocks("toml"))
+def test_parts_of_recipes(name: str, body: str):
+    """Blocks of TOML are parts of recipes of searches."""
+    parse_search_recipe({"batch": 1, "steps": 1} | tomllib.loads(body), where=name)
 
 
 @pytest.mark.slow

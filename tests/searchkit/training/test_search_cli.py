@@ -165,7 +165,7 @@ def test_memory_that_runs_out(tmp_path, monkeypatch, capsys, words, error):
     def full(*_arguments):
         raise error
 
-    monkeypatch.setattr("searchkit.training.search.pixel_loss", full)
+    monkeypatch.setattr("searchkit.training.search.heads_loss", full)
     assert console.run(cli.app, words()) == 6
     text = said(capsys)
     assert "memory ran out" in text
@@ -177,7 +177,7 @@ def test_other_errors_of_pytorch_are_no_lack_of_memory(monkeypatch, words):
     def wrong(*_arguments):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("searchkit.training.search.pixel_loss", wrong)
+    monkeypatch.setattr("searchkit.training.search.heads_loss", wrong)
     with pytest.raises(RuntimeError, match="shapes"):
         console.run(cli.app, words())
 
