@@ -84,3 +84,14 @@ def tiny(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch computes with one thread, so that sums are in the same order each time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

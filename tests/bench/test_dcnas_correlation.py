@@ -15,13 +15,7 @@ from searchkit.console import run
 from searchkit.networks import from_genotype
 from searchkit.spaces.dcnas.genotype import DCNASGenotype
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_networks_are_the_same_whatever_goes_through_the_operators():

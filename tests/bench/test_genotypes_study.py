@@ -19,13 +19,7 @@ from searchkit.spaces import SPACES
 from searchkit.spaces.ssr import SSRSpace
 from searchkit.spaces.ssr.genotype import SSRGenotype
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # The study itself has gone through hundreds, see `docs/reproduction.md`; these are others.
@@ -94,7 +88,7 @@ def test_a_network_that_cannot_be_built_is_a_row_like_any_other(monkeypatch):
     assert values["digest"]
 
 
-def stub(monkeypatch, problems=lambda name, seed: []):
+def scripted(monkeypatch, problems=lambda name, seed: []):
     """Trying takes seconds: here it takes none."""
     calls = []
 
@@ -110,7 +104,7 @@ def stub(monkeypatch, problems=lambda name, seed: []):
 def test_it_is_resumed_where_it_stopped(tmp_path, monkeypatch, capsys):
     path = tmp_path / "g.json"
     words = ["study", "genotypes", "--spaces", "ssr,fasterseg", "--count", "3", "--json", str(path)]
-    calls = stub(monkeypatch)
+    calls = scripted(monkeypatch)
     assert run(app, words) == 0
     assert calls == [(name, seed) for seed in range(3) for name in ("ssr", "fasterseg")]
     whole = json.loads(path.read_text())

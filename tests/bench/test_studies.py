@@ -19,16 +19,10 @@ from bench.studies._workbench import Workbench
 from searchkit.console import run
 from searchkit.errors import SearchFailedError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KEPT = sorted((Path(__file__).parents[2] / "bench" / "results").glob("studies-*.json"))
 TIMES = {"search_cpu_s", "search_wall_s", "retrain_cpu_s", "total_cpu_s", "cpu_s"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import UNLIMITED, Limits
 from searchkit.training.search_recipe import load_search_recipe, parse_search_recipe, presets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = Size(40, 64)
 SPACE = {"layers": 2, "channels": 4, "stem": 4, "head": 4, "inputs": 2, "kernels": [3, 5], "expansions": [3]}
 RECIPE = {
@@ -37,14 +39,6 @@ RECIPE = {
 
 class Killed(BaseException):
     pass
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

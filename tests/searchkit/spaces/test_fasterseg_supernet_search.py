@@ -31,6 +31,8 @@ from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import Limits
 from searchkit.training.search_recipe import load_search_recipe, parse_search_recipe, presets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = Size(32, 64)
 SPACE = {"layers": 4, "widths": [1, 2], "stem_width": 1, "head_width": 1}
 RECIPE = {"batch": 2, "steps": 5, "warmup_steps": 1, "decide_every": 2, "architecture": {"lr": 0.5}}
@@ -43,14 +45,6 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def samples():
     return [streets.draw(0, index, SIZE) for index in range(5)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def supernet(**fields) -> FasterSegSupernet:

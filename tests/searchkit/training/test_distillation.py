@@ -21,6 +21,8 @@ from searchkit.training.recipe import Distillation, load_preset, parse_recipe
 from searchkit.training.run_folder import RunFolder
 from searchkit.training.train import Job, Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = Size(32, 64)
 PAPER = Distillation()
 RELEASE = Distillation(mean="elements", direction="teacher||student")
@@ -43,14 +45,6 @@ def genotype(width: int, classes: int = 19) -> bytes:
 
 def network(width: int, classes: int = 19):
     return from_genotype(parse(genotype(width, classes), where="test"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def logits(seed: int, *, height: int = 6) -> torch.Tensor:

@@ -25,6 +25,8 @@ from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import Limits
 from searchkit.training.search_recipe import parse_search_recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = Size(32, 64)
 RECIPE = {
     "batch": 2,
@@ -77,14 +79,6 @@ class Undecided(Weakest):
 
     def decide(self, tables, progress, feasible):
         return alive_of(tables)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,12 @@ from searchkit.spaces import SPACES, Space
 from searchkit.training import search_checkpoint, search_computing
 from searchkit.training.cache_folder import locked
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPACE = [
     *("--set", "space.depths=[[1, 2], [1]]", "--set", "space.width_steps=1", "--set", "space.stem=8"),
     *("--set", "space.channels=[12, 16]", "--dimensions", "depth,dilation,channel"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from searchkit.training.run_folder import RunFolder, begin, check_same
 from searchkit.training.train import Job, Trainer
 from searchkit.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = Size(32, 64)
 GENOTYPE = {
     "schema": 1,
@@ -58,14 +60,6 @@ STEPS = 10
 
 class Killed(BaseException):
     pass
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
