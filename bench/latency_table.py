@@ -7,6 +7,7 @@ by how much sums miss them (`latency_table_networks`).
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -113,7 +114,7 @@ def measure(setting: Setting, report: Report = lambda text: None) -> LatencyTabl
         protocol=_in_words(seen.device),
     )
     table = _with_additivity(table, setting, timer, report) if setting.networks else table
-    return replace(table, conditions=_conditions(described, watch.done(), seen))
+    return replace(table, conditions=_measured(setting) | _conditions(described, watch.done(), seen))
 
 
 def device_name(device: str, described: Mapping[str, str | int | float | None]) -> str:
@@ -181,6 +182,12 @@ def _with_additivity(table: LatencyTable, setting: Setting, timer: Timer, report
     chosen = spread(drawn, [sums[each.digest] for each in drawn], setting.networks)
     measured = networks_ms(chosen, setting.size, timer, report)
     return replace(table, additivity=additivity([sums[each.digest] for each in chosen], measured))
+
+
+def _measured(setting: Setting) -> dict[str, str | int | float | None]:
+    """What was measured, so that it can be measured again."""
+    settings = json.dumps(setting.settings, sort_keys=True)
+    return {"space": setting.space, "settings": settings, "classes": setting.classes, "seed": setting.seed}
 
 
 def _conditions(

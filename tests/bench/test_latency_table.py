@@ -1,6 +1,7 @@
 """Latency tables measured here: every operator of a space, whole networks beside their sums."""
 
 import itertools
+import json
 import random
 
 import numpy as np
@@ -72,6 +73,8 @@ def test_it_says_what_it_was_measured_on(measured):
     assert table.conditions["session_mode"] == "default"
     assert table.conditions["others_cores"] >= 0
     assert {"cpu", "os", "load_1min_before", "load_1min_after"} <= set(table.conditions)
+    assert (table.conditions["space"], table.conditions["classes"]) == ("ssr", 19)
+    assert json.loads(table.conditions["settings"]).keys() == TINY.keys()
     assert table.additivity.networks == len(table.additivity.measured_ms) == 3
     again = additivity(table.additivity.sums_ms, table.additivity.measured_ms)
     assert again.pearson == pytest.approx(table.additivity.pearson)
