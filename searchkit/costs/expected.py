@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,10 @@ class Grid:
 
     operators: Sequence[Operator]
     shape: tuple[int, ...]
+
+    def priced(self, price: Price) -> np.ndarray:
+        """The price of each operator: float64, of the grid's shape."""
+        return np.array([price(operator) for operator in self.operators], dtype=np.float64).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,11 @@ class Prices:
         """Float64, of the grid's shape."""
         found = self._tensors.get(id(grid))
         if found is None or found[1].device != device:
-            values = [self.price(operator) for operator in grid.operators]
+            values = grid.priced(self.price)
             # The grid is kept too, or its number could be given to another.
             # Usable in training later, even if the first to ask is a validation.
             with torch.inference_mode(False):
-                found = (grid, torch.tensor(values, dtype=torch.float64, device=device).view(grid.shape))
+                found = (grid, torch.tensor(values, device=device))
             self._tensors[id(grid)] = found
         return found[1]
 

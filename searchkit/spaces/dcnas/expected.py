@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...choices import Alive, Weights
-from ...costs.expected import Grid, Part, Price
+from ...costs.expected import Part, Price
 from ...costs.shapes import Shape, ShapeGrid
 from ...errors import SearchFailedError
 from ...sizes import Size
@@ -141,11 +141,12 @@ class _Priced:
 
 @lru_cache(maxsize=8)
 def _priced(space: DCNASSearchSpace, classes: int, size: Size, price: Price) -> _Priced:
-    def of(grid: Grid) -> np.ndarray:
-        return np.array([price(operator) for operator in grid.operators], dtype=np.float64)
-
     grids = _grids(space, classes, size)
-    return _Priced(of(grids.stem), np.stack([*map(of, grids.connections)]), np.stack([*map(of, grids.blocks)]))
+    return _Priced(
+        stem=grids.stem.priced(price),
+        connections=np.stack([grid.priced(price) for grid in grids.connections]),
+        blocks=np.stack([grid.priced(price) for grid in grids.blocks]),
+    )
 
 
 class _Trees:

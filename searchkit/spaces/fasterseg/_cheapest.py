@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...choices import Alive, one_hot
-from ...costs.expected import Grid, Price
+from ...costs.expected import Price
 from ...errors import SearchFailedError
 from ...sizes import Size
 from ._closing import closed
@@ -41,16 +41,13 @@ class _Priced:
 
 @lru_cache(maxsize=8)
 def _priced(space: FasterSegSearchSpace, classes: int, size: Size, price: Price) -> _Priced:
-    def of(grid: Grid) -> np.ndarray:
-        return np.array([price(operator) for operator in grid.operators], dtype=np.float64).reshape(grid.shape)
-
     grids = grids_of(space, classes, size)
-    reduce = [np.zeros(len(grids.sizes[0])), *(of(grid) for grid in grids.reduce)]
+    reduce = [np.zeros(len(grids.sizes[0])), *(grid.priced(price) for grid in grids.reduce)]
     return _Priced(
         grids=grids,
-        same=[np.insert(of(grid), SKIP, 0.0, axis=0) for grid in grids.same],
-        down=[of(grid) for grid in grids.down],
-        leaving=[of(grids.refine[rate]) + reduce[rate][:, None] for rate in range(2)],
+        same=[np.insert(grid.priced(price), SKIP, 0.0, axis=0) for grid in grids.same],
+        down=[grid.priced(price) for grid in grids.down],
+        leaving=[grids.refine[rate].priced(price) + reduce[rate][:, None] for rate in range(2)],
         ending=[np.repeat(each[:, None], len(grids.widths), axis=1) for each in reduce],
     )
 

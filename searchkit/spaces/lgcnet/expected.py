@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...choices import Alive, Weights
-from ...costs.expected import Grid, Part, Price
+from ...costs.expected import Part, Price
 from ...costs.shapes import Shape, ShapeGrid
 from ...errors import SearchFailedError
 from ...sizes import Size
@@ -184,15 +184,11 @@ class _Priced:
     inputs: np.ndarray
 
 
-def _prices(grid: Grid, price: Price) -> np.ndarray:
-    return np.array([price(operator) for operator in grid.operators], dtype=np.float64).reshape(grid.shape)
-
-
 def _priced(space: LGCNetSearchSpace, made: Grids, price: Price) -> _Priced:
-    by_grid = np.stack([_prices(grid, price) for _, grid in made.edges])
+    by_grid = np.stack([grid.priced(price) for _, grid in made.edges])
     inputs = np.zeros((len(space.places), 2))
     for rate, grid in made.inputs.items():
-        inputs[[place.index for place in space.places if place.rate == rate]] = _prices(grid, price)
+        inputs[[place.index for place in space.places if place.rate == rate]] = grid.priced(price)
     return _Priced(by_grid[made.edge_grid], inputs)
 
 
@@ -212,7 +208,7 @@ def cheapest(space: LGCNetSearchSpace, classes: int, alive: Alive, price: Price,
     made = grids(space, classes, size)
     found = {name: np.zeros_like(mask) for name, mask in alive.items()}
     for name, grid in (("fusion", made.fusion), ("fusion_up", made.ups)):
-        costs = np.where(alive[name], _prices(grid, price), np.inf)
+        costs = np.where(alive[name], grid.priced(price), np.inf)
         found[name][np.arange(len(costs)), costs.argmin(axis=1)] = True
     priced, mask, groups = _priced(space, made, price), by_group(alive["cell"]), by_group(found["cell"])
     decide = _shared if space.cells == "shared" else _independent

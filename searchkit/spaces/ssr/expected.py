@@ -185,9 +185,7 @@ class _Priced:
 @lru_cache(maxsize=8)
 def _priced(space: SSRSearchSpace, classes: int, size: Size, price: Price) -> _Priced:
     def of(grid: Grid | None) -> np.ndarray:
-        if grid is None:
-            return np.zeros(())
-        return np.array([price(operator) for operator in grid.operators], dtype=np.float64).reshape(grid.shape)
+        return np.zeros(()) if grid is None else grid.priced(price)
 
     grids = _grids(space, classes, size)
     return _Priced(
