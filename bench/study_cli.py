@@ -27,7 +27,9 @@ def study(
         int | None, typer.Option("--steps", min=4, help="Of each search and training, in place of the study's.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few steps of a tiny space: a trial of the code.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the rows that --json names, if any.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the rows of --json; seeds may be added.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option("--json", metavar="PATH", help="Save after every row; `-` is standard output.")
     ] = None,

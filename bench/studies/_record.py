@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -102,12 +102,14 @@ def read_record(path: Path) -> Record:
 
 
 def resumed(fresh: Record, path: Path) -> Record:
-    """The rows in a file, for a study that is to go on in it.
+    """The rows in a file, for a study that is to go on in it, perhaps with more seeds.
 
     Raises:
-        UsageError: the file is of another study, recipe, machine, or of other seeds.
+        UsageError: the file is of another study, recipe, machine, or has seeds that were not asked for.
     """
     found = read_record(path)
+    if set(found.seeds) <= set(fresh.seeds):
+        found = replace(found, seeds=fresh.seeds)
     for name in ("study", "quick", "recipe", "arms", "seeds"):
         one, other = getattr(found, name), getattr(fresh, name)
         if one != other:

@@ -257,7 +257,7 @@ def test_a_study_that_was_interrupted_goes_on(tmp_path, capsys, monkeypatch):
         return real(self, *arguments, **more)
 
     monkeypatch.setattr(Workbench, "train", train)
-    assert studied("random-search", parts, *seeds) == 130
+    assert studied("random-search", parts, "--seeds", "4") == 130
     assert [(row["arm"], row["seed"]) for row in rows_of(parts)] == [("ssr", 4)]
     assert json.loads(parts.read_text())["complete"] is False
     assert studied("random-search", parts, *seeds) == 2
