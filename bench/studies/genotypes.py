@@ -1,9 +1,9 @@
 """Random genotypes of search spaces: does each build, cost what is counted, run on an odd size, and export truly?
 
 An arm is a space, a seed one genotype of it: `Space.sample(Random(seed))`. Its network gets seeded weights and an image
-whose sides are odd multiples of what the space asks for. It is exported as `searchkit export` does, and ONNX Runtime,
-its optimiser off and on, is held against PyTorch by the limits of `searchkit export` (1e-4; the same label on each
-pixel whose two best logits are more than 1e-3 apart).
+whose sides are odd multiples of what the space asks for. It is exported as `searchkit export` does, goes through the
+same gate (operators, shapes, size), and ONNX Runtime, its optimiser off and on, is held against PyTorch by the limits
+of `searchkit export` (1e-4; the same label on each pixel whose two best logits are more than 1e-3 apart).
 """
 
 from __future__ import annotations
@@ -134,10 +134,12 @@ def _counted(genotype: Genotype, size: Size) -> tuple[dict[str, Any], list[str]]
 def _exported(genotype: Genotype, size: Size) -> tuple[dict[str, Any], list[str]]:
     """How near the exported model is to PyTorch, and whether that is near enough."""
     from deploy.deployable import Deployable
+    from deploy.onnx_gate import check_onnx
     from deploy.verify import verify
     from searchkit.networks import from_genotype
 
     model = Deployable(from_genotype(genotype), size, "raw")
+    check_onnx(model.onnx, where=genotype.space, written_here=True)
     report = verify(model, model.onnx)
     return {"onnx_bytes": len(model.onnx), **_figures(report)}, report.problems
 
