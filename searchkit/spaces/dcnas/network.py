@@ -99,7 +99,8 @@ class ShapeAlignment(nn.Module):
         size = map_size(image, self.rate)
         terms = [resize(term, size) for _, term in sorted(sums.items())]
         total = sum(terms[1:], start=terms[0])
-        return total if weights is not None or len(sources) == 1 else total / len(sources)
+        # Times, as exported models do not divide.
+        return total if weights is not None or len(sources) == 1 else total * (1 / len(sources))
 
 
 class Stem(nn.ModuleDict):

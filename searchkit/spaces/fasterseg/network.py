@@ -62,8 +62,14 @@ class StridedSkip(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # An odd side has one odd pixel too few: one row or column of zeros stands in for it.
-        shifted = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))[:, :, 1:, 1:]
+        # An odd side has one odd pixel too few: one row or column of zeros stands in for it. (`pad` would do the same,
+        # but also where nothing is to be added, by an operator that no other network's model has.)
+        height, width = x.shape[-2:]
+        shifted = x[:, :, 1:, 1:]
+        if height % 2:
+            shifted = torch.cat([shifted, torch.zeros_like(x[:, :, :1, 1:])], dim=2)
+        if width % 2:
+            shifted = torch.cat([shifted, torch.zeros_like(x[:, :, 1 - height % 2 :, :1])], dim=3)
         return F.relu(self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1)))
 
 
