@@ -10,6 +10,7 @@ import typer
 from . import deploy_cli, inspect_cli
 from .console import JsonOption, out, run, write_json
 from .data_cli import app as data_app
+from .decode_cli import decode
 from .evaluate_cli import evaluate
 from .export_cli import export
 from .plan_cli import plan
@@ -28,6 +29,7 @@ app.add_typer(data_app, name="data")
 for command in (
     plan,
     search_cli.search,
+    decode,
     train_cli.train,
     evaluate,
     export,

@@ -48,12 +48,13 @@ class _Refused:
         self.problem, self.got, self.allowed, self.fix = problem, got, allowed, fix
 
 
-def loads(data: bytes, *, where: str) -> Any:
+def loads(data: bytes, *, where: str, string_bytes: int = MAX_STRING_BYTES) -> Any:
     """Decode one JSON document.
 
     Args:
         data: the bytes of the file.
         where: the file's name, for messages.
+        string_bytes: how long a string may be, in UTF-8.
 
     Raises:
         InputFileError: naming the file, the path inside it, what was found and what is allowed.
@@ -74,7 +75,7 @@ def loads(data: bytes, *, where: str) -> Any:
             where=where,
             fix="correct the file with a JSON-aware editor",
         ) from None
-    _walk(tree, "", where, [0])
+    _walk(tree, "", where, [0], string_bytes)
     return tree
 
 
@@ -174,7 +175,7 @@ def _constant(text: str) -> Any:
     return _Refused(f"{text} is not JSON", Spelling(text), "finite numbers", "write a finite number, or null")
 
 
-def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
+def _walk(value: Any, path: str, where: str, count: list[int], string_bytes: int) -> None:
     count[0] += 1
     if count[0] > MAX_VALUES:
         raise InputFileError(
@@ -193,17 +194,17 @@ def _walk(value: Any, path: str, where: str, count: list[int]) -> None:
             fix=value.fix,
         )
     if isinstance(value, str):
-        _check_string(value, path, where)
+        _check_string(value, path, where, string_bytes)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _walk(item, f"{path}[{index}]", where, count)
+            _walk(item, f"{path}[{index}]", where, count, string_bytes)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_string(key, f"{path}.<key>" if path else "<key>", where)
-            _walk(item, member(path, key), where, count)
+            _check_string(key, f"{path}.<key>" if path else "<key>", where, string_bytes)
+            _walk(item, member(path, key), where, count, string_bytes)
 
 
-def _check_string(value: str, path: str, where: str) -> None:
+def _check_string(value: str, path: str, where: str, string_bytes: int) -> None:
     got = Spelling.of(value)
     try:
         size = len(value.encode("utf-8"))
@@ -214,12 +215,12 @@ def _check_string(value: str, path: str, where: str) -> None:
             got=got,
             fix="remove the escape \\ud800 to \\udfff",
         ) from None
-    if size > MAX_STRING_BYTES:
+    if size > string_bytes:
         raise InputFileError(
             "string too long",
             where=place(where, path),
             got=Spelling(f"{size} bytes"),
-            allowed=f"at most {MAX_STRING_BYTES} bytes of UTF-8",
+            allowed=f"at most {string_bytes} bytes of UTF-8",
             fix="shorten it",
         )
     if _CONTROL.search(value):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UsageError
 from ..registry import Registry
@@ -29,6 +29,9 @@ OperatorModule = Callable[[], "tuple[nn.Module, tuple[int, int, int, int]]"]
 
 class Space(ABC):
     """A family of networks. Methods import what they need, so that reading a genotype never imports torch."""
+
+    #: Rules by which `decode` reads architecture parameters, the default first; empty where it reads none.
+    decoding_rules: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -68,6 +71,20 @@ class Space(ABC):
             UsageError: the space cannot be searched, or a setting is refused.
         """
         raise UsageError(f"{self.name} has networks, but no supernet to search")
+
+    def decode(self, tree: Mapping[str, Any], rule: str) -> tuple[Genotype, dict[str, Genotype]]:
+        """The network that architecture parameters in a file describe, and others that were searched with it, by what
+        they are for.
+
+        Args:
+            tree: what the file holds.
+            rule: one of `decoding_rules`.
+
+        Raises:
+            UsageError: the space has no such files, or no such rule.
+            InputFileError: the file holds something else; `where` names the field.
+        """
+        raise UsageError(f"{self.name} reads no files of architecture parameters", allowed="the folder of a search")
 
     def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
         """The operators of a network as keys of latency tables, at an image of `size`.

@@ -24,6 +24,9 @@ from ..weights import load_weights, read_metadata
 from .recipe import Distillation
 from .run_folder import BEST, CONFIG, LABELS, WEIGHTS
 
+# What a search that has one leaves beside its network.
+TEACHER = "teacher.json"
+
 
 def divergence(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
     """Kullback-Leibler divergence between the class distributions of a student and its teacher, a scalar.
@@ -96,6 +99,13 @@ def find_teacher(argument: str, weights: Path | None) -> tuple[Network, Path]:
 def _of_run(folder: Path) -> Path:
     if (folder / WEIGHTS).exists():
         return folder / WEIGHTS
+    searched = folder / TEACHER
+    if searched.exists():
+        raise UsageError(
+            "a search finds a teacher and does not train it",
+            where=str(folder),
+            fix=f"train {searched} first, and name the folder of that training",
+        )
     fix = "name the folder of a training that has ended"
     if (folder / BEST).exists():
         fix += f", or {BEST} in this one"

@@ -74,9 +74,11 @@ class SearchFolder:
         write_text(path, genotype.to_json())
         return path
 
-    def write_companion(self, name: str, genotype: Genotype) -> None:
-        """A network that was found besides."""
-        write_text(self.path / f"{name}.json", genotype.to_json())
+    def write_companion(self, name: str, genotype: Genotype) -> Path:
+        """A network that was found besides; returns where it is."""
+        path = self.path / f"{name}.json"
+        write_text(path, genotype.to_json())
+        return path
 
     def write_searched(self, genotype: Genotype, state: dict[str, Any], identity: str) -> None:
         """The network that the search itself trained, and its weights."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class FasterSegSpace(Space):
     """The space of FasterSeg; see `genotype.py`."""
 
+    decoding_rules = ("joint", "release")
+
     @property
     def name(self) -> str:
         return "fasterseg"
@@ -53,6 +55,11 @@ class FasterSegSpace(Space):
         from .supernet import FasterSegSupernet
 
         return FasterSegSupernet(parse_settings(FasterSegSearchSpace, settings, what="space"), classes)
+
+    def decode(self, tree: Mapping[str, Any], rule: str) -> tuple[FasterSegGenotype, dict[str, Genotype]]:
+        from .parameter_file import networks_of
+
+        return networks_of(tree, rule)
 
     def operator_keys(self, genotype: Genotype, size: Size) -> Iterable[str]:
         from .genotype import FasterSegGenotype

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: What the paper leaves open and this space has chosen, for the provenance of its networks.
 CHOICES = (
     "paths decided whole, by the greatest product; skips of stride 1 are identities; the last layer and the teacher "
-    "never skip; branches by mIoU x cost^-0.07 of the decided networks where the strategy left them open"
+    "never skip; branches, where left open, by mIoU x cost^-0.07 if validated"
 )
 
 
@@ -55,7 +55,8 @@ def derived(
     (pair,) = np.flatnonzero(alive["branches"][0])
     teacher = prefix == TEACHER
     said = [provenance.description, "the teacher" if teacher else "", CHOICES]
-    described = provenance.model_copy(update={"description": "; ".join(filter(None, said))})
+    name = f"{provenance.name}-teacher" if teacher else provenance.name
+    described = provenance.model_copy(update={"name": name, "description": "; ".join(filter(None, said))[:256]})
     return genotype_of(
         parameters_of(space, alive, prefix),
         space.ends(int(pair)),

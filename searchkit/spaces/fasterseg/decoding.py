@@ -35,6 +35,7 @@ SKIP = 0
 #: Columns of `ArchitectureParameters.beta`.
 FROM_FINER, FROM_SAME = 0, 1
 RATES = 3
+MAX_LAYERS = 64
 #: Pairs of branches, by the rate index that each ends at, among which the release chooses.
 BRANCH_PAIRS = ((0, 2), (1, 2))
 
@@ -59,8 +60,9 @@ class ArchitectureParameters:
 
     def __post_init__(self) -> None:
         layers = self.layers
-        if layers < RATES:
-            raise UsageError("too few layers to reach 1/32", where="operators", got=layers, allowed=f"{RATES} or more")
+        if not RATES <= layers <= MAX_LAYERS:
+            problem = "too few layers to reach 1/32" if layers < RATES else "too many layers"
+            raise UsageError(problem, where="operators", got=layers, allowed=f"{RATES} to {MAX_LAYERS}")
         expected = {
             "operators": [(layers - rate, len(OPERATORS)) for rate in range(RATES)],
             "beta": [(layers - 2, 2), (layers - 3, 2)],

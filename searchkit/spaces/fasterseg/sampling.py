@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...choices import Alive, Weights
+from ...choices import Alive, Weights, numbers_of
 from .search_space import TEACHER, FasterSegSearchSpace
 
 
@@ -61,12 +61,12 @@ def sampled(alive: np.ndarray, weights: Weights) -> Pass:
     """
     given = weights["width"]
     noise = -torch.empty(given.shape, device="cpu").exponential_().clamp(min=torch.finfo(torch.float32).tiny).log()
-    if given.device.type == "meta":
+    numbers = numbers_of(given)
+    if numbers is None:
         return with_widths(weights, np.where(alive, noise.numpy(), -np.inf).argmax(axis=1))
+    if ((numbers > 0).sum(axis=1) <= 1).all():
+        return Pass(weights, columns=(numbers > 0).argmax(axis=1))
     mask = torch.from_numpy(alive).to(given.device)
-    taken = given.detach() > 0
-    if bool((taken.sum(dim=1) <= 1).all()):
-        return Pass(weights, columns=taken.float().argmax(dim=1).cpu().numpy())
     logs = given.clamp(min=torch.finfo(given.dtype).tiny).log() + noise.to(given)
     soft = logs.masked_fill(~mask, -1e30).softmax(dim=1) * mask
     columns = soft.detach().masked_fill(~mask, -1.0).argmax(dim=1)
@@ -96,8 +96,5 @@ def _uniform(alive: np.ndarray, like: Tensor) -> Tensor:
 
 
 def values_of(weights: Mapping[str, Tensor]) -> dict[str, np.ndarray | None]:
-    """Weights as numbers; None on the meta device, which has none."""
-    return {
-        name: None if tensor.device.type == "meta" else tensor.detach().float().cpu().numpy()
-        for name, tensor in weights.items()
-    }
+    """Weights as numbers; None where they have none, see `numbers_of`."""
+    return {name: numbers_of(tensor) for name, tensor in weights.items()}

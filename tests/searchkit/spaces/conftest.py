@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from searchkit.sizes import Size
+from searchkit.spaces.fasterseg.decoding import OPERATORS, ArchitectureParameters
 
 
 class Parts:
@@ -87,3 +92,34 @@ def trained():
         return module
 
     return randomise
+
+
+def _flat(layers: int, widths: int = 2) -> ArchitectureParameters:
+    operators = [np.zeros((layers - rate, len(OPERATORS))) for rate in range(3)]
+    for rows in operators:
+        rows[:, OPERATORS.index("conv")] = 1
+    beta = [np.zeros((layers - 2, 2)), np.zeros((layers - 3, 2))]
+    return ArchitectureParameters(
+        operators, beta, [np.zeros((n, widths)) for n in (layers - 1, layers - 1, layers - 2)]
+    )
+
+
+@pytest.fixture(scope="session")
+def flat() -> Callable[..., ArchitectureParameters]:
+    """`flat(layers)`: FasterSeg's parameters without preference for anything, but for `conv` in every cell."""
+    return _flat
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., ArchitectureParameters]:
+    """`drawn(layers, seed)`: FasterSeg's parameters from a normal distribution."""
+
+    def draw(layers: int, seed: int, widths: int = 3, spread: float = 2.0) -> ArchitectureParameters:
+        rng, like = np.random.default_rng(seed), _flat(layers, widths)
+
+        def normal(arrays: Any) -> list[np.ndarray]:
+            return [rng.normal(0, spread, rows.shape) for rows in arrays]
+
+        return ArchitectureParameters(normal(like.operators), normal(like.beta), normal(like.widths))
+
+    return draw

@@ -186,6 +186,9 @@ def test_what_is_no_teacher(teacher_run, tmp_path):
     (tmp_path / "best.safetensors").touch()
     with pytest.raises(UsageError, match=r"or best\.safetensors in this one"):
         find_teacher(str(tmp_path), None)
+    (tmp_path / "teacher.json").touch()
+    with pytest.raises(UsageError, match=r"a search finds a teacher.*Train .*teacher\.json first"):
+        find_teacher(str(tmp_path), None)
     with pytest.raises(InputFileError, match="not a safetensors file"):
         find_teacher(str(tmp_path / "best.safetensors"), None)
     bare = tmp_path / "bare.safetensors"
