@@ -32,12 +32,12 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def check_batch(self, batch: int) -> None:
-        """Raise `UsageError` unless a batch can be shared out evenly."""
+    def check_batch(self, batch: int, where: str = "batch") -> None:
+        """Raise `UsageError`, naming `where` it comes from, unless a batch can be shared out evenly."""
         if batch % self.size:
             raise UsageError(
                 "the batch cannot be shared out evenly",
-                where="batch",
+                where=where,
                 got=batch,
                 allowed=f"a multiple of {self.size}, the number of processes",
             )
@@ -108,12 +108,21 @@ def wrapped(model: nn.Module, world: World, device: torch.device) -> nn.Module:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Gradients become their means over all processes, in one exchange; all must have gradients of the same ones.
+    """Gradients become their means over all processes; one that some processes lack is 0 there, and one that all lack
+    stays none. All name the same parameters in the same order.
 
     For networks whose parameters come and go, to which `wrapped` cannot hold on.
     """
-    if world.size > 1:
-        _average([p.grad for p in parameters if p.grad is not None], world)
+    given = list(parameters)
+    if world.size == 1 or not given:
+        return
+    there = torch.tensor([float(p.grad is not None) for p in given], device=given[0].device)
+    dist.all_reduce(there)
+    wanted = [p for p, processes in zip(given, there.tolist(), strict=True) if processes]
+    for parameter in wanted:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    _average([p.grad for p in wanted if p.grad is not None], world)
 
 
 def average_buffers(model: nn.Module, world: World) -> None:

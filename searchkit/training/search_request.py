@@ -85,14 +85,16 @@ class SearchRequest:
         kind = SPACES.load(words.space)
         recipe = asked_recipe(words.space, words.preset, words.recipe, words.settings, words.strategy)
         size = parse_size(words.resolution) if words.resolution else Size(*(recipe.resolution or _DEFAULT_SIZE))
-        for wanted in (size, recipe.augmentation.crop_at(size)):
+        for wanted in (size, *(each.augmentation.crop_at(size) for each in (recipe, recipe.in_pretraining()))):
             kind.genotype_type.size_rule.check(wanted, network=words.space)
         strategy = STRATEGIES.load(recipe.strategy.name)
         settings = parse_settings(strategy.settings_type, recipe.strategy.settings, what="strategy")
         limits, table = asked_limits(recipe, size, check_table)
         dataset, stored = _datasets(words.data, size, recipe)
         found = cls(words.space, recipe, size, dataset, stored, words.data, words.seed, settings, limits, table)
-        limits.check(found.supernet_on_meta())
+        supernet = found.supernet_on_meta()
+        found.strategy(supernet.levels)
+        limits.check(supernet)
         return found
 
     @property
