@@ -19,23 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from ..choices import Alive, Weights, check_choosable
-from ..errors import DamagedArtifactError, SearchFailedError, UsageError
+from ..errors import SearchFailedError, UsageError
 from ..strategies import Progress
 from ..supernet import weights_of
 from . import search_checkpoint
 from .augment import generator
-from .carry_over import Parameters, carried_over
-from .checkpoint import FIX
+from .carry_over import Parameters
 from .distributed import average_buffers, average_gradients
 from .metrics import Confusion
-from .optimisation import learning_rate
 from .search_batches import Streams
-from .search_checkpoint import Optimisers, SearchPosition
+from .search_checkpoint import SearchPosition
 from .search_computing import Logits, channels_last, configured, heads_loss, held_still, precision
 from .search_decisions import Probabilities, as_arrays, decisions, expected_weights, mac_prices, measures, trajectory
 from .search_folder import SearchFolder
 from .search_job import Listener, SearchJob, SearchReport
-from .search_optimisers import make_architecture_optimiser, make_optimisers, make_weight_optimiser
+from .search_optimisers import make_optimisers, make_weight_optimiser, shrunk_optimisers
+from .search_schedule import SearchSchedule, check_batches
 from .search_validation import confusion_of
 from .train import Clock
 
@@ -54,7 +53,7 @@ class Searcher:
         stopping: asked after every step; where it says True, the state is saved and `run` returns.
 
     Raises:
-        UsageError: no network of the space is within the limits, or the batch cannot be shared out.
+        UsageError: no network of the space is within the limits, or a batch cannot be shared out.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Searcher:
         self.job, self.folder = job, folder
         self.listener, self.stopping = listener, stopping
         self.recipe = recipe = job.recipe
-        job.world.check_batch(recipe.batch)
+        check_batches(recipe, job.world)
         torch.manual_seed(job.seed)
         self.supernet = job.build().to(job.device)
         self._configure()
@@ -76,9 +75,9 @@ class Searcher:
         self.strategy = job.lead(self.supernet.levels)
         self.optimisers = make_optimisers(recipe, self.supernet)
         self.position = SearchPosition(job.identity)
-        self.steps, self.warmup = recipe.length(len(job.train)), recipe.warmup(len(job.train))
-        self.decision_steps = recipe.decision_steps(len(job.train))
-        self.streams = Streams.of(recipe, job.train, job.resolution, job.seed, job.world)
+        self.schedule = SearchSchedule.of(recipe, len(job.train))
+        self.steps, self.warmup = self.schedule.steps, self.schedule.warmup
+        self.streams = Streams.of(recipe, self.schedule, job.train, job.resolution, job.seed, job.world)
         self._prices = mac_prices()
         self._seen: dict[str, Any] = {}
         self._logged_s, self._lr = time.monotonic(), 0.0
@@ -101,12 +100,7 @@ class Searcher:
         saved = search_checkpoint.read_state(path)
         if saved.position.identity != self.job.identity:
             raise UsageError("the checkpoint is of another search", where=str(path))
-        alive = search_checkpoint.alive_in(saved, self.supernet, path)
-        try:
-            self.supernet.shrink(alive)
-            self.strategy.load_state(saved.strategy)
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise DamagedArtifactError("the checkpoint is of another search", where=str(path), fix=FIX) from None
+        search_checkpoint.load_structure(saved, path, self.supernet, self.strategy)
         self._configure()
         self.optimisers = make_optimisers(self.recipe, self.supernet)
         search_checkpoint.load_tensors(saved, path, self.supernet, self.optimisers)
@@ -138,14 +132,21 @@ class Searcher:
         clock = Clock(self.position.step)
         self._logged_s = time.monotonic()
         while not self.finished:
-            ends = sorted({*self.decision_steps, min(self.warmup, self.steps)})
-            stop = next(step for step in ends if step > self.position.step)
+            stop = self.schedule.stop(self.position.step)
             if not self._run_until(stop, clock):
                 self.save()
                 return self.finished
-            if stop in self.decision_steps:
+            if stop in self.schedule.decisions:
                 self._decide()
+            if stop in self.schedule.changes:
+                self._begin_phase()
         return True
+
+    def _begin_phase(self) -> None:
+        """The weights go on with an optimiser that remembers nothing; a kill costs nothing of the phase before."""
+        self._flush()
+        self.optimisers.weights = make_weight_optimiser(self.recipe)(self.supernet.network_parameters().values())
+        self.save()
 
     def _run_until(self, stop: int, clock: Clock) -> bool:
         """Make all steps up to `stop`; False where it was stopped before."""
@@ -153,7 +154,7 @@ class Searcher:
         learns = self.strategy.learns and start >= self.warmup and self.supernet.undecided() > 0
         with closing(self.streams.iterate(start, stop, self.warmup if learns else None, self.job.workers)) as batches:
             for batch, other in batches:
-                self._lr = learning_rate(self.recipe.weights, self.position.step, self.steps)
+                self._lr = self.schedule.rate(self.position.step)
                 second = None if other is None else self._architecture_step(*other)
                 first = self._weight_step(*batch)
                 p = self.position
@@ -263,7 +264,7 @@ class Searcher:
         p, supernet = self.position, self.supernet
         probabilities = self.probabilities()
         done = max(0, p.step - self.warmup)
-        progress = Progress(done, self.steps - self.warmup, p.decisions, len(self.decision_steps))
+        progress = Progress(done, self.steps - self.warmup, p.decisions, len(self.schedule.decisions))
         self._draw_at(DECISION)
         before = supernet.alive()
         feasible = self.job.limits.feasible
@@ -316,17 +317,13 @@ class Searcher:
 
     def shrink(self, after: Alive) -> None:
         """Remove what does not live in `after`, with what both optimisers remember of it."""
-        supernet, old = self.supernet, self.optimisers
+        supernet = self.supernet
         if all(np.array_equal(after[name], mask) for name, mask in supernet.alive().items()):
             return
-        network, architecture = supernet.network_parameters(), supernet.architecture_parameters()
+        before = supernet.network_parameters(), supernet.architecture_parameters()
         cuts = supernet.shrink(after)
         self._configure()
-        make_weights, make_other = make_weight_optimiser(self.recipe), make_architecture_optimiser(self.recipe)
-        self.optimisers = Optimisers(
-            carried_over(old.weights, network, supernet.network_parameters(), cuts, make_weights),
-            carried_over(old.architecture, architecture, supernet.architecture_parameters(), cuts, make_other),
-        )
+        self.optimisers = shrunk_optimisers(self.recipe, self.optimisers, before, supernet, cuts)
 
     def _look(self) -> None:
         """Entropies, live candidates and expected costs as they are now."""

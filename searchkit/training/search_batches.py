@@ -17,6 +17,7 @@ from .distributed import World
 from .evaluate import spread
 from .loader import Batches, Samples
 from .search_recipe import SearchRecipe
+from .search_schedule import SearchSchedule
 
 # A stream of the seed, beside those of `augment` and `search`.
 SPLIT = 14
@@ -43,39 +44,52 @@ class Streams:
     """Batches at an address, for the weights and for the architecture.
 
     Attributes:
+        weights: of each phase, by the number of its first step; passes through the pictures run on from phase to phase.
         architecture: None where it learns from the batches of the weights.
     """
 
-    weights: Batches
+    weights: dict[int, Batches]
     architecture: Batches | None
 
     @classmethod
-    def of(cls, recipe: SearchRecipe, samples: Samples, resolution: Size, seed: int, world: World) -> Streams:
+    def of(
+        cls,
+        recipe: SearchRecipe,
+        schedule: SearchSchedule,
+        samples: Samples,
+        resolution: Size,
+        seed: int,
+        world: World,
+    ) -> Streams:
         """The streams of a recipe; see `SearchRecipe.split`."""
-        how, crop = recipe.augmentation, recipe.augmentation.crop_at(resolution)
 
-        def batches(of: Samples, seed: int) -> Batches:
-            return Batches(of, seed, how, crop, recipe.batch, 0, world.rank, world.size)
+        def batches(of: Samples, seed: int, how: SearchRecipe, taken: int = 0) -> Batches:
+            crop = how.augmentation.crop_at(resolution)
+            return Batches(of, seed, how.augmentation, crop, how.batch, taken, world.rank, world.size)
+
+        def phases(of: Samples) -> dict[int, Batches]:
+            return {phase.first: batches(of, seed, phase.recipe, phase.taken) for phase in schedule.phases}
 
         if recipe.split == "same":
-            return cls(batches(samples, seed), None)
+            return cls(phases(samples), None)
         random = generator(seed, SPLIT, 0)
         order = random.permutation(len(samples))
         first = recipe.weight_pictures(len(samples))
         # Another seed, so that what is done to one half says nothing of what is done to the other.
         other = int(random.integers(2**63))
         halves = Selection(samples, order[:first]), Selection(samples, order[first:])
-        return cls(batches(halves[0], seed), batches(halves[1], other))
+        return cls(phases(halves[0]), batches(halves[1], other, recipe))
 
     def iterate(
         self, start: int, stop: int, warmup: int | None, workers: int
     ) -> Generator[tuple[Batch, Batch | None], None, None]:
-        """Of steps `start` to `stop` - 1, the batch of the weights and that of the architecture.
+        """Of steps `start` to `stop` - 1, all of one phase, the batch of the weights and that of the architecture.
 
         Args:
             warmup: the step with which the architecture starts to learn; None: it has no batches.
         """
-        first = self.weights.iterate(start, stop, workers)
+        begun = max(first for first in self.weights if first <= start)
+        first = self.weights[begun].iterate(start - begun, stop - begun, workers)
         if warmup is None or self.architecture is None:
             with closing(first):
                 for batch in first:

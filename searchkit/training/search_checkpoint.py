@@ -23,6 +23,7 @@ from torch import Tensor
 from ..choices import Alive
 from ..errors import DamagedArtifactError, InputFileError
 from ..files import read_bytes, replace_directory, sha256_bytes, write_bytes
+from ..strategies import Strategy
 from ..supernet import Supernet
 from .carry_over import named_state, restore_named_state
 from .checkpoint import FIX, STATE, plain, read_tensors
@@ -135,6 +136,20 @@ def read_state(path: Path) -> Saved:
         return Saved(SearchPosition(**tree, pending=pending), alive, strategy, hashes)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise DamagedArtifactError("not the state of a search", where=str(where), fix=FIX) from None
+
+
+def load_structure(saved: Saved, path: Path, supernet: Supernet, strategy: Strategy) -> None:
+    """Shrink a whole supernet to what lived, and give the strategy its memory; tensors are loaded afterwards.
+
+    Raises:
+        DamagedArtifactError: the checkpoint is of another supernet or another strategy.
+    """
+    alive = alive_in(saved, supernet, path)
+    try:
+        supernet.shrink(alive)
+        strategy.load_state(saved.strategy)
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise DamagedArtifactError("the checkpoint is of another search", where=str(path), fix=FIX) from None
 
 
 def alive_in(saved: Saved, supernet: Supernet, path: Path) -> Alive:

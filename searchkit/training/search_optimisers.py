@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from ..choices import Cuts
 from ..supernet import Supernet
-from .carry_over import Make
+from .carry_over import Make, Parameters, carried_over
 from .optimisation import optimiser_of
 from .search_checkpoint import Optimisers
 from .search_recipe import SearchRecipe
@@ -38,4 +39,26 @@ def make_optimisers(recipe: SearchRecipe, supernet: Supernet) -> Optimisers:
     return Optimisers(
         make_weight_optimiser(recipe)(supernet.network_parameters().values()),
         make_architecture_optimiser(recipe)(supernet.architecture_parameters().values()),
+    )
+
+
+def shrunk_optimisers(
+    recipe: SearchRecipe, old: Optimisers, before: tuple[Parameters, Parameters], supernet: Supernet, cuts: Cuts
+) -> Optimisers:
+    """New ones of a supernet that shrank, which remember what the old ones did.
+
+    Args:
+        before: parameters of the network and of the architecture before it shrank.
+        cuts: how it shrank.
+    """
+    network, architecture = before
+    return Optimisers(
+        carried_over(old.weights, network, supernet.network_parameters(), cuts, make_weight_optimiser(recipe)),
+        carried_over(
+            old.architecture,
+            architecture,
+            supernet.architecture_parameters(),
+            cuts,
+            make_architecture_optimiser(recipe),
+        ),
     )

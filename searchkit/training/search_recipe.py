@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from ..errors import InputFileError, UsageError, unknown_name
 from ..spaces import SPACES
 from .recipe import (
     Augmentation,
+    Cosine,
     CrossEntropy,
     Exponential,
     Ohem,
@@ -20,7 +21,9 @@ from .recipe import (
     Part,
     Poly,
     Positive,
+    Schedule,
     Side,
+    check_schedule,
     read_toml,
     validated,
 )
@@ -28,7 +31,10 @@ from .recipe import (
 #: The preset where none is named: the paper's own search.
 DEFAULT_PRESET = "paper"
 
+Batch = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=10**8)]
+#: A limit that has a default: TOML has no word for none but "none".
+Unlimited = Annotated[Positive | None, BeforeValidator(lambda value: None if value == "none" else value)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 #: How much the choices of each level count.
 Levels = dict[Text, Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]]
@@ -45,8 +51,13 @@ class Weights(Part):
     """How the network's weights are trained. SSR's release: Adam 3e-4 with decay 1e-4, poly 0.9."""
 
     optimiser: Optimiser = Optimiser(name="adam", lr=3e-4, weight_decay=1e-4)
-    schedule: Annotated[Poly | Exponential, Field(discriminator="type")] = Poly(type="poly", power=0.9)
+    schedule: Schedule = Poly(type="poly", power=0.9)
     clip_norm: Positive | None = None
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        check_schedule(self.schedule, self.optimiser.lr)
+        return self
 
 
 class Architecture(Part):
@@ -55,6 +66,7 @@ class Architecture(Part):
     Attributes:
         lr: constant over the search.
         betas: Adam's; the release leaves PyTorch's.
+        clip_norm: greatest norm of all gradients together; "none": whatever they have.
         loss_scale: the loss of the architecture step is multiplied by it. Adam itself takes no notice, its decay and
             the clipping do: SSR's release multiplies the losses that the paper prints by 100, and its decay of 1e-3
             beside losses of the printed size would keep all candidates of a choice equal (measured).
@@ -63,7 +75,7 @@ class Architecture(Part):
     lr: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    clip_norm: Positive | None = 5.0
+    clip_norm: Unlimited = 5.0
     loss_scale: Positive = 1.0
 
 
@@ -130,16 +142,36 @@ class Cost(Part):
         return self
 
 
+class Pretraining(Part):
+    """What differs while only the weights learn, in the steps of the warm-up; what is left out is as in the search.
+
+    A recipe with this table has two phases, as FasterSeg's release has two programs: each has its own epochs, the
+    schedule of the learning rate is that of each phase's own steps, and with the search the optimiser of the weights
+    starts afresh, and decision points are counted from there.
+
+    Attributes:
+        batch: pictures of a step.
+        crop: height and width in px, in place of the augmentation's.
+        lr, schedule: of the weights.
+    """
+
+    batch: Batch | None = None
+    crop: tuple[Side, Side] | None = None
+    lr: Positive | None = None
+    schedule: Schedule | None = None
+
+
 class SearchRecipe(Part):
     """A whole search. Exactly one of `steps` and `epochs` is given; a step is one architecture and one weight step.
 
-    An epoch is one pass through the pictures that the weights are trained on.
+    An epoch is one pass through the pictures that the weights are trained on. Those of the warm-up are counted in.
 
     Attributes:
         space: settings of the search space.
         resolution: height and width in px of the search, where the command names none.
         batch: pictures of each of the two updates of a step.
         warmup_steps, warmup_epochs: without architecture steps and decisions; at most one of the two.
+        pretraining: what differs in these; one phase with all that comes after if left out.
         decide_every: steps between two decision points; an epoch if left out. The end is one in any case.
         split: "half": weights learn from one half of the training split and the architecture from the other, by a
             seeded shuffle; "same": both learn from the same batches, as in SSR's release.
@@ -153,7 +185,7 @@ class SearchRecipe(Part):
         stop_when_discrete: ends once every choice is decided; otherwise the weights are trained on.
     """
 
-    batch: Annotated[int, Field(ge=1, le=4096)]
+    batch: Batch
     steps: Count | None = None
     epochs: Annotated[int, Field(ge=1, le=10**6)] | None = None
     resolution: tuple[Side, Side] | None = None
@@ -163,6 +195,7 @@ class SearchRecipe(Part):
     architecture: Architecture = Architecture()
     warmup_steps: Annotated[int, Field(ge=0, le=10**8)] = 0
     warmup_epochs: Annotated[int, Field(ge=0, le=10**6)] = 0
+    pretraining: Pretraining | None = None
     decide_every: Count | None = None
     split: Literal["half", "same"] = "half"
     loss: Annotated[Ohem | CrossEntropy, Field(discriminator="type")] = CrossEntropy(type="cross_entropy")
@@ -190,33 +223,67 @@ class SearchRecipe(Part):
             raise ValueError("cost: a latency needs a latency_table, here or in the budgets")
         return self
 
+    @model_validator(mode="after")
+    def _pretrains(self) -> Self:
+        if self.pretraining is not None:
+            if not self.warmup_steps and not self.warmup_epochs:
+                raise ValueError("pretraining: it lasts as long as the warm-up, so set warmup_epochs or warmup_steps")
+            weights = self.in_pretraining().weights
+            check_schedule(weights.schedule, weights.optimiser.lr)
+        return self
+
     def to_tree(self) -> dict[str, Any]:
-        """Every field as plain JSON values."""
-        return self.model_dump(mode="json")
+        """Every field as plain JSON values; `pretraining` only where there is one, so that what a search is known by
+        is what it was before there was this table."""
+        tree = self.model_dump(mode="json")
+        return tree if self.pretraining else {key: value for key, value in tree.items() if key != "pretraining"}
+
+    def in_pretraining(self) -> SearchRecipe:
+        """The recipe as it is in the steps of the warm-up; itself where `pretraining` changes nothing."""
+        if (early := self.pretraining) is None:
+            return self
+        lr, schedule = early.lr or self.weights.optimiser.lr, early.schedule or self.weights.schedule
+        optimiser = self.weights.optimiser.model_copy(update={"lr": lr})
+        return self.model_copy(
+            update={
+                "batch": early.batch or self.batch,
+                "augmentation": self.augmentation.model_copy(update={"crop": early.crop or self.augmentation.crop}),
+                "weights": self.weights.model_copy(update={"optimiser": optimiser, "schedule": schedule}),
+            }
+        )
 
     def weight_pictures(self, pictures: int) -> int:
         """How many of `pictures` training pictures the weights learn from; see `split`."""
         return pictures - pictures // 2 if self.split == "half" else pictures
 
     def epoch_steps(self, pictures: int) -> int:
-        """Steps of an epoch, for a training split of so many pictures."""
+        """Steps of an epoch of the search, for a training split of so many pictures."""
         return -(-self.weight_pictures(pictures) // self.batch)
 
     def length(self, pictures: int) -> int:
         """Number of steps, for a training split of so many pictures."""
         if self.steps is not None:
             return self.steps
-        return -(-(self.epochs or 1) * self.weight_pictures(pictures) // self.batch)
+        total = (self.epochs or 1) * self.weight_pictures(pictures)
+        if self.pretraining is None:
+            return -(-total // self.batch)
+        batch = self.in_pretraining().batch
+        early = self.warmup_steps * batch or self.warmup_epochs * self.weight_pictures(pictures)
+        # The last batch of each phase may begin another pass.
+        return -(-min(early, total) // batch) + -(-max(0, total - early) // self.batch)
 
     def warmup(self, pictures: int) -> int:
         """Steps before the first architecture step, for a training split of so many pictures."""
-        return self.warmup_steps or -(-self.warmup_epochs * self.weight_pictures(pictures) // self.batch)
+        batch = self.in_pretraining().batch
+        return self.warmup_steps or -(-self.warmup_epochs * self.weight_pictures(pictures) // batch)
 
     def decision_steps(self, pictures: int) -> tuple[int, ...]:
-        """After how many steps there are decision points: every `decide_every` behind the warm-up, and at the end."""
+        """After how many steps there are decision points: at the end, and at multiples of `decide_every` behind the
+        warm-up; with `pretraining`, at so many steps behind it."""
         steps, every = self.length(pictures), self.decide_every or self.epoch_steps(pictures)
-        first = self.warmup(pictures) // every + 1
-        return (*(step for step in range(first * every, steps, every)), steps)
+        warmup = self.warmup(pictures)
+        first = warmup + every if self.pretraining else (warmup // every + 1) * every
+        return (*range(first, steps, every), steps)
 
 
 def presets(space: str) -> list[str]:
@@ -250,11 +317,13 @@ def parse_search_recipe(tree: Mapping[str, Any], *, where: str) -> SearchRecipe:
         Architecture,
         Budgets,
         Cost,
+        Pretraining,
         Augmentation,
         Optimiser,
         Ohem,
         Poly,
         Exponential,
+        Cosine,
     )
     names = sorted({name for model in models for name in model.model_fields})
     return validated(SearchRecipe, dict(tree), where=where, names=names)
@@ -276,7 +345,7 @@ def changed(tree: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
             raise UsageError(
                 "not a setting", where="--set", got=setting, allowed="FIELD=VALUE, such as space.depths=[[1],[2]]"
             )
-        if path[0] == "strategy" and path[1:] not in (["name"], ["settings"]) and path[1:2] != ["settings"]:
+        if path[0] == "strategy" and path[1:] not in ([], ["name"], ["settings"]) and path[1:2] != ["settings"]:
             path.insert(1, "settings")
         table = found
         for name in path[:-1]:

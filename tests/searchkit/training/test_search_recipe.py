@@ -108,6 +108,11 @@ def test_settings_from_the_command_line():
     assert SHORT == {"batch": 4, "steps": 10}
 
 
+def test_a_whole_strategy_from_the_command_line():
+    recipe = parse_search_recipe(changed(SHORT, ["strategy={name='ssr', settings={threshold=0.2}}"]), where="test")
+    assert (recipe.strategy.name, recipe.strategy.settings) == ("ssr", {"threshold": 0.2})
+
+
 @pytest.mark.parametrize("setting", ["steps", "=3", "a..b=3", "batch.size=3"])
 def test_what_is_no_setting(setting):
     with pytest.raises(UsageError, match="--set"):
