@@ -25,6 +25,26 @@ Weights = Mapping[str, Tensor]
 Cuts = dict[str, tuple[Tensor | None, ...]]
 
 
+def with_numbers(weights: Tensor, numbers: np.ndarray) -> Tensor:
+    """The same tensor, on the meta device, with the numbers that a search would have drawn for it."""
+    weights.drawn_numbers = numbers  # type: ignore[attr-defined]
+    return weights
+
+
+def numbers_of(weights: Tensor) -> np.ndarray | None:
+    """What weights are, by which a supernet decides what to compute.
+
+    None on the meta device, where tensors have no values, unless `with_numbers` gave some: all that lives is to be
+    computed then.
+    """
+    if weights.is_meta:
+        return getattr(weights, "drawn_numbers", None)
+    found = weights.detach().cpu()
+    # NumPy has no bfloat16.
+    numbers: np.ndarray = (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+    return numbers
+
+
 @dataclass(frozen=True)
 class Choice:
     """One choice, as a person sees it.

@@ -11,8 +11,7 @@ from .console import JsonOption, check_json, out, write_json
 
 if TYPE_CHECKING:
     from .sizes import Size
-    from .training.dry_run import StepNeeds
-    from .training.plan import Pictures, Plan, Rates
+    from .training.plan import Pictures, Plan, Rates, Row
     from .training.search_recipe import SearchRecipe
 
 
@@ -131,11 +130,19 @@ def _print(plan: Plan) -> None:
     from rich.table import Table
 
     console = out()
+    cut = "" if plan.crop == plan.size else f" cut to {plan.crop}"
+    early = plan.pretraining
     console.print(
-        f"{plan.space} at {plan.size}, batch {plan.batch}: {plan.steps:,} steps of two updates over "
-        f"{plan.pictures.train:,} pictures, {plan.decisions} decision points",
+        f"{plan.space} at {plan.size}{cut}, batch {plan.batch}: {plan.steps - (early.steps if early else 0):,} steps "
+        f"of two updates over {plan.pictures.train:,} pictures, {plan.decisions} decision points",
         markup=False,
     )
+    if early:
+        console.print(
+            f"before them {early.steps:,} steps of the weights alone, at {early.crop}, batch {early.batch}: peak "
+            f"{early.needs.peak_bytes / 2**20:,.1f} MiB, {early.needs.macs / 1e9:,.3g} GMACs a step",
+            markup=False,
+        )
     console.print()
     table = Table(box=None, pad_edge=False)
     for heading in ("candidates", "peak MiB", "weights", "gradients", "moments", "activations", "GMACs a step"):
@@ -150,13 +157,14 @@ def _print(plan: Plan) -> None:
             worst.activations_bytes,
         )
         mib = [f"{value / 2**20:,.1f}" for value in of]
-        table.add_row(str(row.candidates or "all"), *mib, f"{row.needs.macs / 1e9:,.3g}")
+        table.add_row(str(row.candidates or "all"), *mib, f"{row.work.macs / 1e9:,.3g}")
     console.print(table)
     console.print(
         "counted: MiB of tensors at the highest point of the architecture and the weight update; what kernels, the "
         "allocator and the runtime take for themselves comes on top",
         markup=False,
     )
+    console.print(_said_of_draws(plan.rows[0]), markup=False)
     console.print()
     for rates in plan.devices:
         _print_device(plan, rates)
@@ -170,19 +178,30 @@ def _print(plan: Plan) -> None:
     )
 
 
+def _said_of_draws(row: Row) -> str:
+    if len(row.draws) == 1:
+        return "not sampled: the strategy lets all candidates that live take part in every step"
+    peaks = [needs.worst.peak_bytes / 2**20 for needs in row.draws]
+    return (
+        f"sampled: {len(row.draws)} steps as the strategy draws them where a search begins, each candidate as probable "
+        f"as any other; memory of the one that needs most (with all candidates {max(peaks):,.1f} MiB, the mean is "
+        f"{sum(peaks) / len(peaks):,.1f}), MACs of the mean"
+    )
+
+
 def _print_device(plan: Plan, rates: Rates) -> None:
     from .training.plan import UTILISATION
 
-    def hours(needs: StepNeeds) -> str:
-        low, high = rates.hours(needs, plan.steps)
+    def hours(row: Row) -> str:
+        low, high = plan.hours(rates, row.work)
         # What takes a moment reads better in seconds.
         unit, scale = ("h", 1.0) if high >= 0.1 else ("s", 3600.0)
         return f"{low * scale:.2g} to {high * scale:.2g} {unit}"
 
     last = plan.rows[-1]
-    memory = "fits" if plan.needs.worst.peak_bytes <= rates.memory_gb * 1e9 else "does not fit"
+    memory = "fits" if plan.peak_bytes <= rates.memory_gb * 1e9 else "does not fit"
     out().print(
-        f"predicted for {rates.title}: {hours(plan.needs)} if nothing were removed, {hours(last.needs)} if every step "
+        f"predicted for {rates.title}: {hours(plan.rows[0])} if nothing were removed, {hours(last)} if every step "
         f"were one of {last.candidates or 'all'} candidate a choice; {rates.precision} at {rates.tera_ops:g} Tops and "
         f"{rates.bandwidth_gb_s:g} GB/s, of which {UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} are assumed to be "
         f"attained; {memory} in its {rates.memory_gb:g} GB",

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..choices import Weights
+from ..choices import Weights, with_numbers
 from ..sizes import Size
 from ..supernet import Supernet
+from .draws import Numbers, drawn
+from .meta_operators import MetaOperators, Operators, called
 from .optimisation import optimiser_of
 from .search_computing import configured, heads_loss, held_still, precision
 from .search_recipe import SearchRecipe
@@ -48,20 +49,29 @@ class Ledger(TorchDispatchMode):
     Attributes:
         live_bytes, peak_bytes: of storages that came into being since it was made, or were handed to `follow`.
         traffic_bytes: sizes of the inputs and outputs of all operators but views.
+
+    Args:
+        operators: how operators are called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, operators: Operators = called) -> None:
         super().__init__()
-        self.live_bytes = self.peak_bytes = self.traffic_bytes = 0
+        self.live_bytes = self.peak_bytes = self.traffic_bytes = self._flops = 0
+        self._operators = operators
         self._live: dict[int, _Storage] = {}
         self._known: list[_Storage] = []
         self._numbers = itertools.count()
         self._moment = self._peak_at = 0
 
     def restart(self) -> None:
-        """Forget peak and traffic; what lives is still known."""
-        self.peak_bytes, self.traffic_bytes = self.live_bytes, 0
+        """Forget peak, traffic and MACs; what lives is still known."""
+        self.peak_bytes, self.traffic_bytes, self._flops = self.live_bytes, 0, 0
         self._peak_at, self._known = self._moment, list(self._live.values())
+
+    @property
+    def macs(self) -> int:
+        """Since `restart`."""
+        return self._flops // 2
 
     @property
     def at_peak(self) -> dict[int, int]:
@@ -84,17 +94,15 @@ class Ledger(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        done = self._operators(func, args, kwargs or {})
         grown = False
-        for tensor in given:
+        for tensor in done.given:
             grown |= self._follow(tensor.untyped_storage())
         if grown and self.live_bytes > self.peak_bytes:
             self.peak_bytes, self._peak_at = self.live_bytes, self._moment
-        if not getattr(func, "is_view", False):
-            taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            self.traffic_bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*taken, *given))
-        return result
+        self.traffic_bytes += done.traffic_bytes
+        self._flops += done.flops
+        return done.result
 
     def _follow(self, storage: torch.UntypedStorage) -> bool:
         """Whether it is new."""
@@ -168,35 +176,66 @@ class StepNeeds:
 
 
 def dry_run(supernet: Supernet, recipe: SearchRecipe, size: Size) -> StepNeeds:
-    """Go through one step, not the first, of a search.
+    """The first of `dry_runs`."""
+    return dry_runs(supernet, recipe, size, draws=1)[0]
+
+
+def dry_runs(
+    supernet: Supernet, recipe: SearchRecipe, size: Size, *, draws: int, operators: Operators | None = None
+) -> tuple[StepNeeds, ...]:
+    """Go through one step, not the first, of a search; several times where it draws what it computes.
 
     Args:
         supernet: on the meta device, in training mode.
         recipe: whose batch, loss, optimisers and ways of computing are taken, but for `compile`; weights are those of a
-            softmax, and the terms of strategy and budgets, which are small, are left out.
+            softmax, of which its strategy says which are 0 (see `draws`), and the terms of strategy and budgets, which
+            are small, are left out.
         size: of the pictures.
+        draws: how often where the strategy draws, with the seeds 0, 1 and so on; else once.
+        operators: what remembers what operators do; of this call alone if left out.
     """
-    # What passes draw at random is the same each time.
+    runs, found = _DryRun(supernet, recipe, size, operators or MetaOperators()), []
+    for seed in range(draws):
+        numbers = drawn(supernet, recipe, seed, 2)
+        with _seeded(seed):
+            found.append(runs.step(numbers))
+        if numbers is None:
+            break
+    return tuple(found)
+
+
+def dry_run_of_warmup(
+    supernet: Supernet, recipe: SearchRecipe, size: Size, *, operators: Operators | None = None
+) -> UpdateNeeds:
+    """Go through one step, not the first, of those before the architecture learns; see `dry_run`."""
+    with _seeded(0):
+        return _DryRun(supernet, recipe, size, operators or MetaOperators()).warmup(drawn(supernet, recipe, 0, 1))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """What passes draw at random is the same each time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return _DryRun(supernet, recipe, size).step()
+        torch.manual_seed(seed)
+        yield
 
 
 class _DryRun:
-    def __init__(self, supernet: Supernet, recipe: SearchRecipe, size: Size) -> None:
+    def __init__(self, supernet: Supernet, recipe: SearchRecipe, size: Size, operators: Operators) -> None:
         self.supernet, self.recipe, self.size = supernet, recipe, size
         self.forward = configured(supernet, recipe.model_copy(update={"compile": False}), torch.device("meta"))
         network, architecture = supernet.network_parameters(), supernet.architecture_parameters()
         self.parameters = [*network.values(), *architecture.values()]
         self.optimisers = (_optimiser(recipe, architecture.values()), _optimiser_of_weights(recipe, network.values()))
-        self.ledger = Ledger()
+        self.ledger = Ledger(operators)
         self.weights = self.ledger.follow([*supernet.parameters(), *supernet.buffers()])
-        # As after the step before: moments are there, gradients are not.
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        for optimiser in self.optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        # As after the step before: moments are there, gradients are not. A ledger of their own forgets the gradients.
+        with Ledger(operators):
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            for optimiser in self.optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
         self.moments = self.ledger.follow(
             value
             for optimiser in self.optimisers
@@ -206,22 +245,30 @@ class _DryRun:
         )
         self.state_bytes = self.ledger.live_bytes
 
-    def step(self) -> StepNeeds:
-        state = self.state_bytes
+    def step(self, draws: Sequence[Numbers] | None) -> StepNeeds:
+        state, (first, second) = self.state_bytes, draws or (None, None)
         with held_still(self.supernet.network_parameters()):
-            architecture = self._update(self.optimisers[0], relaxes=True)
-        return StepNeeds(architecture, self._update(self.optimisers[1], relaxes=False), state)
+            architecture = self._update(self.optimisers[0], first, relaxes=True)
+        return StepNeeds(architecture, self._update(self.optimisers[1], second, relaxes=False), state)
 
-    def _update(self, optimiser: torch.optim.Optimizer, *, relaxes: bool) -> UpdateNeeds:
+    def warmup(self, draws: Sequence[Numbers] | None) -> UpdateNeeds:
+        (only,) = draws or (None,)
+        return self._update(self.optimisers[1], only, relaxes=False, warmup=True)
+
+    def _update(
+        self, optimiser: torch.optim.Optimizer, numbers: Numbers | None, *, relaxes: bool, warmup: bool = False
+    ) -> UpdateNeeds:
         ledger = self.ledger
         ledger.restart()
-        with FlopCounterMode(display=False) as counter, ledger:
+        with ledger:
             with torch.set_grad_enabled(relaxes):
                 relaxed = {name: torch.softmax(table.dense(), 1) for name, table in self.supernet.tables.items()}
             leaves = {name: weights.detach().requires_grad_(relaxes) for name, weights in relaxed.items()}
+            for name, values in (numbers or {}).items():
+                with_numbers(leaves[name], values)
             # The pictures of both updates are made together.
-            batches = [self._batch() for _ in range(2)]
-            for weights in self.supernet.passes(leaves, warmup=False):
+            batches = [self._batch() for _ in range(1 if warmup else 2)]
+            for weights in self.supernet.passes(leaves, warmup=warmup):
                 loss = self._loss(weights, *batches[0])
                 if loss.requires_grad:
                     loss.backward()
@@ -231,7 +278,7 @@ class _DryRun:
             optimiser.step()
         gradients = ledger.follow(parameter.grad for parameter in self.parameters)
         optimiser.zero_grad(set_to_none=True)
-        return self._needs(gradients, counter.get_total_flops() // 2)
+        return self._needs(gradients, ledger.macs)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         shape = (self.recipe.batch, *self.size)

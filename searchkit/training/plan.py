@@ -16,11 +16,15 @@ import torch
 from ..choices import Alive
 from ..sizes import Size
 from ..supernet import Supernet
-from .dry_run import StepNeeds, dry_run
+from .dry_run import StepNeeds, UpdateNeeds, dry_run, dry_run_of_warmup, dry_runs
+from .meta_operators import MetaOperators
 from .search_recipe import SearchRecipe
 
 #: Shares of a device's least time that a step attains: assumed for eager PyTorch, not measured.
 UTILISATION = (0.15, 0.6)
+
+#: How many steps are gone through where the strategy draws what a step computes.
+DRAWS = 5
 
 #: Candidates of each choice that are looked at, besides all of them.
 STAGES_OF_SHRINKING = (5, 2, 1)
@@ -32,6 +36,14 @@ PUBLISHED = (
 )
 
 _SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of a step; where steps draw what they compute, the mean."""
+
+    macs: int
+    traffic_bytes: int
 
 
 @dataclass(frozen=True)
@@ -50,11 +62,11 @@ class Rates:
     bandwidth_gb_s: float
     memory_gb: float
 
-    def step_s(self, needs: StepNeeds) -> float:
+    def step_s(self, needs: Work | UpdateNeeds) -> float:
         """The least time of a step: that of its work or of its traffic, whichever is longer."""
         return max(2 * needs.macs / (self.tera_ops * 1e12), needs.traffic_bytes / (self.bandwidth_gb_s * 1e9))
 
-    def hours(self, needs: StepNeeds, steps: int) -> tuple[float, float]:
+    def hours(self, needs: Work | UpdateNeeds, steps: int) -> tuple[float, float]:
         """Predicted hours of so many steps that all need this, at the higher and the lower of `UTILISATION`."""
         least = steps * self.step_s(needs) / _SECONDS
         return least / UTILISATION[1], least / UTILISATION[0]
@@ -67,11 +79,59 @@ class Row:
     Attributes:
         candidates: of each choice that are left, at most; None where all are.
         alive: candidates that are left, in all choices.
+        draws: of seeded steps, several where the strategy draws what a step computes.
     """
 
     candidates: int | None
     alive: int
-    needs: StepNeeds
+    draws: tuple[StepNeeds, ...]
+
+    @property
+    def needs(self) -> StepNeeds:
+        """Of the draw that needs most memory."""
+        return max(self.draws, key=lambda needs: needs.worst.peak_bytes)
+
+    @property
+    def work(self) -> Work:
+        """The mean of all draws."""
+        count = len(self.draws)
+        return Work(
+            round(sum(needs.macs for needs in self.draws) / count),
+            round(sum(needs.traffic_bytes for needs in self.draws) / count),
+        )
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain JSON values; memory is that of the draw that needs most."""
+        candidates = {"candidates": self.candidates or "all", "alive": self.alive}
+        return candidates | {"step_macs": self.work.macs} | asdict(self.needs) | {"sampled": self._sampled()}
+
+    def _sampled(self) -> dict[str, Any] | None:
+        if len(self.draws) == 1:
+            return None
+        peaks, macs = [needs.worst.peak_bytes for needs in self.draws], [needs.macs for needs in self.draws]
+        return {
+            "draws": len(self.draws),
+            "peak_bytes": {"mean": round(sum(peaks) / len(peaks)), "greatest": max(peaks)},
+            "step_macs": {"mean": self.work.macs, "greatest": max(macs)},
+        }
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The steps in which only the weights learn, where the recipe has them in a phase of their own.
+
+    Attributes:
+        needs: of one, with all candidates.
+    """
+
+    crop: Size
+    batch: int
+    steps: int
+    needs: UpdateNeeds
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"crop": str(self.crop), "batch": self.batch, "steps": self.steps, "counted": asdict(self.needs)}
 
 
 @dataclass(frozen=True)
@@ -105,12 +165,16 @@ class Plan:
     """What a search will need.
 
     Attributes:
-        rows: from all candidates to one a choice.
+        crop: what the pictures are cut to, in the search.
+        batch: of the search.
+        steps: pretraining included.
+        rows: from all candidates to one a choice, in the search.
         published: figures of the paper's own search, where it is the one that is planned.
     """
 
     space: str
     size: Size
+    crop: Size
     batch: int
     pictures: Pictures
     steps: int
@@ -120,11 +184,24 @@ class Plan:
     disk: Disk
     devices: tuple[Rates, ...]
     published: tuple[dict[str, str], ...] = ()
+    pretraining: Pretraining | None = None
 
     @property
     def needs(self) -> StepNeeds:
         """Of a step with all candidates: the highest of the search."""
         return self.rows[0].needs
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that any step of either phase keeps in memory at one time."""
+        return max(self.needs.worst.peak_bytes, self.pretraining.needs.peak_bytes if self.pretraining else 0)
+
+    def hours(self, rates: Rates, needs: Work) -> tuple[float, float]:
+        """Predicted for all steps, if all but those of the pretraining needed this; see `Rates.hours`."""
+        if (early := self.pretraining) is None:
+            return rates.hours(needs, self.steps)
+        before, behind = rates.hours(early.needs, early.steps), rates.hours(needs, self.steps - early.steps)
+        return before[0] + behind[0], before[1] + behind[1]
 
     def to_tree(self) -> dict[str, Any]:
         """Plain JSON values; every figure is counted or predicted, as its key says."""
@@ -132,16 +209,14 @@ class Plan:
             "schema": 1,
             "space": self.space,
             "resolution": str(self.size),
+            "crop": str(self.crop),
             "batch": self.batch,
             "pictures": asdict(self.pictures),
             "steps": self.steps,
             "warmup_steps": self.warmup,
             "decision_points": self.decisions,
-            "counted": [
-                {"candidates": row.candidates or "all", "alive": row.alive, "step_macs": row.needs.macs}
-                | asdict(row.needs)
-                for row in self.rows
-            ],
+            "pretraining": self.pretraining.to_tree() if self.pretraining else None,
+            "counted": [row.to_tree() for row in self.rows],
             "disk_bytes": asdict(self.disk) | {"total": self.disk.total},
             "utilisation_assumed": list(UTILISATION),
             "predicted": [self._predicted(rates) for rates in self.devices],
@@ -150,10 +225,9 @@ class Plan:
 
     def _predicted(self, rates: Rates) -> dict[str, Any]:
         rows = [
-            {"candidates": row.candidates or "all", "hours": list(rates.hours(row.needs, self.steps))}
-            for row in self.rows
+            {"candidates": row.candidates or "all", "hours": list(self.hours(rates, row.work))} for row in self.rows
         ]
-        fits = self.needs.worst.peak_bytes <= rates.memory_gb * 1e9
+        fits = self.peak_bytes <= rates.memory_gb * 1e9
         return asdict(rates) | {"fits_memory": fits, "hours_if_all_steps_were_so": rows}
 
 
@@ -179,15 +253,17 @@ def plan(
         min(pictures.train, recipe.training_pictures or pictures.train),
         min(pictures.validation, recipe.validation_pictures or pictures.validation),
     )
-    whole = _built(build)
+    whole, crop = _built(build), recipe.augmentation.crop_at(size)
     most = max(mask.shape[1] for mask in whole.alive().values())
-    rows = [_row(whole, None, recipe, size)]
+    operators = MetaOperators()
+    rows = [_row(whole, None, recipe, crop, operators)]
     for candidates in STAGES_OF_SHRINKING:
         if candidates < most:
-            rows.append(_row(_built(build), candidates, recipe, size))
+            rows.append(_row(_built(build), candidates, recipe, crop, operators))
     return Plan(
         space=space,
         size=size,
+        crop=crop,
         batch=recipe.batch,
         pictures=pictures,
         steps=recipe.length(pictures.train),
@@ -197,12 +273,33 @@ def plan(
         disk=Disk(rows[0].needs.state_bytes, cache_bytes(pictures, size, recipe.stored)),
         devices=devices,
         published=published,
+        pretraining=_pretraining(build, recipe, size, pictures, operators),
     )
 
 
+def _pretraining(
+    build: Build, recipe: SearchRecipe, size: Size, pictures: Pictures, operators: MetaOperators
+) -> Pretraining | None:
+    if recipe.pretraining is None:
+        return None
+    early = recipe.in_pretraining()
+    crop = early.augmentation.crop_at(size)
+    steps = min(recipe.warmup(pictures.train), recipe.length(pictures.train))
+    needs = dry_run_of_warmup(_built(build), early, crop, operators=operators)
+    return Pretraining(crop, early.batch, steps, needs)
+
+
 def peak_bytes(build: Build, recipe: SearchRecipe, size: Size) -> int:
-    """The most that a step of the whole supernet keeps in memory at one time, weights and optimisers included."""
-    return dry_run(_built(build), recipe, size).worst.peak_bytes
+    """The most that a step of the whole supernet keeps in memory at one time, weights and optimisers included.
+
+    Args:
+        size: of the pictures, where the recipe crops none.
+    """
+    found = dry_run(_built(build), recipe, recipe.augmentation.crop_at(size)).worst.peak_bytes
+    if recipe.pretraining is None:
+        return found
+    early = recipe.in_pretraining()
+    return max(found, dry_run_of_warmup(_built(build), early, early.augmentation.crop_at(size)).peak_bytes)
 
 
 def cache_bytes(pictures: Pictures, size: Size, stored: int) -> int:
@@ -233,8 +330,8 @@ def _built(build: Build) -> Supernet:
         return build().train()
 
 
-def _row(supernet: Supernet, candidates: int | None, recipe: SearchRecipe, size: Size) -> Row:
+def _row(supernet: Supernet, candidates: int | None, recipe: SearchRecipe, size: Size, operators: MetaOperators) -> Row:
     if candidates is not None:
         supernet.shrink(supernet.closed(thinned(supernet.alive(), candidates)))
     alive = sum(int(mask.sum()) for mask in supernet.alive().values())
-    return Row(candidates, alive, dry_run(supernet, recipe, size))
+    return Row(candidates, alive, dry_runs(supernet, recipe, size, draws=DRAWS, operators=operators))

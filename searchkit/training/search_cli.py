@@ -122,14 +122,17 @@ def _search(
     json: str | None,
     timer: Timer | None,
 ) -> None:
+    from .batch_statistics import check_search
     from .cache_folder import LOCK
     from .distributed import start
     from .distributed import stop as leave
     from .run_folder import begin, check_new, check_same
     from .search_end import conclude
+    from .search_schedule import check_batches
 
     world, found_device = start(find_device(device, verb="search"))
-    world.check_batch(request.recipe.batch)
+    check_batches(request.recipe, world)
+    check_search(request.supernet, request.recipe, request.size, world)
     config = request.config()
     if resume:
         check_same(output, config)
@@ -170,11 +173,11 @@ def _memory_explained(request: SearchRequest) -> Iterator[None]:
         ):
             raise
         from ..errors import SearchFailedError
-        from .dry_run import dry_run
+        from .plan import peak_bytes
 
-        needs = dry_run(request.supernet_on_meta(), request.recipe, request.size).worst.peak_bytes / 2**30
+        needs = peak_bytes(request.supernet, request.recipe, request.size) / 2**30
         raise SearchFailedError(
-            f"memory ran out: the first steps need about {needs:.2f} GiB of tensors, as `searchkit plan` counts",
+            f"memory ran out: a step needs up to {needs:.2f} GiB of tensors, as `searchkit plan` counts",
             where=f"{request.space} at {request.size}, batch {request.recipe.batch}",
             fix="lower --resolution or the batch (--set batch=2), or add --set checkpointing=true; "
             "what was saved is whole, and a smaller search is a new one",
@@ -259,3 +262,6 @@ def _tell(
             f"mIoU of the supernet on the validation split: {quality[0]}, as this network alone {quality[1]}",
             markup=False,
         )
+        for name, path in result["companions"].items():
+            todo = ": train it first, and the network with --teacher" if name == "teacher" else ""
+            out().print(f"{path}: the {name} that was searched with it{todo}", markup=False)

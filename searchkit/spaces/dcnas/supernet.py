@@ -9,16 +9,17 @@ modules from which no connection of weight leads to the head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...choices import Alive, Cuts, Weights
+from ...choices import Alive, Cuts, Weights, numbers_of
 from ...costs.expected import Part, Price
 from ...genotype import SCHEMA
+from ...recomputing import recomputed
 from ...sizes import Size
 from ...supernet import Quality, Supernet
 from . import expected
@@ -82,6 +83,52 @@ class MixedModule(nn.Module):
             width_at(space.channels, place.rate), space.operators(), partial=space.partial, shuffle=space.shuffle
         )
 
+    def forward(
+        self,
+        maps: Maps,
+        image: Size,
+        sources: Sequence[Place],
+        shares: Sequence[Tensor],
+        columns: list[int],
+        weights: list[Tensor],
+        *,
+        checkpointing: bool = False,
+    ) -> Tensor:
+        """What the module makes of some of its sources, by some of its operators.
+
+        Args:
+            shares: weights of the sources, which sum to 1.
+            columns: of the operators, in the table; `weights` are theirs.
+            checkpointing: compute all this again in the backward pass.
+        """
+        given = image, sources, shares, columns, weights
+        if not checkpointing:
+            return self._mixed(maps, *given)
+        found: Tensor = recomputed(self, self._mixed, _Pooled(maps, sources, self.place.rate), *given)
+        return found
+
+    def _mixed(
+        self,
+        maps: Maps,
+        image: Size,
+        sources: Sequence[Place],
+        shares: Sequence[Tensor],
+        columns: list[int],
+        weights: list[Tensor],
+    ) -> Tensor:
+        mixed: Tensor = self.mixture(self.align(maps, image, sources, shares), columns, weights)
+        return mixed
+
+
+class _Pooled(Maps):
+    """What a module reads, pooled beforehand: others read it too, so it is not computed again with the module."""
+
+    def __init__(self, maps: Maps, sources: Sequence[Place], rate: int) -> None:
+        super().__init__()
+        for source in sources:
+            at = max(source.rate, rate)
+            self._maps[source, at] = maps.at(source, at)
+
 
 class DCNASSupernet(Supernet):
     """The relaxed network; logits N x classes x H/4 x W/4, rounded up.
@@ -89,11 +136,14 @@ class DCNASSupernet(Supernet):
     Args:
         space: what can be chosen.
         classes: output channels of the head.
+
+    Attributes:
+        checkpointing: whether fusion modules keep what they read alone and compute it all again in the backward pass.
     """
 
     def __init__(self, space: DCNASSearchSpace, classes: int) -> None:
         super().__init__(space.tables())
-        self.space, self.classes = space, classes
+        self.space, self.classes, self.checkpointing = space, classes, False
         self.sources = space.sources()
         self.stem = Stem(space.stem, space.channels, RATES)
         self.fusion = nn.ModuleDict({place.key: MixedModule(space, place) for place in space.places()})
@@ -110,8 +160,8 @@ class DCNASSupernet(Supernet):
             if there[row]:
                 module: MixedModule = self.fusion[place.key]  # type: ignore[assignment]
                 columns, shares = connections.of(row, normalised=True)
-                x = module.align(maps, size, [self.sources[column] for column in columns], shares)
-                maps.add(place, module.mixture(x, *operators.of(row)))
+                given = size, [self.sources[column] for column in columns], shares, *operators.of(row)
+                maps.add(place, module(maps, *given, checkpointing=self.checkpointing))
         return self.head(maps, size, self.space.layers)
 
     def closed(self, alive: Alive) -> Alive:
@@ -201,12 +251,12 @@ class DCNASSupernet(Supernet):
 class _Taken:
     """What of a table weighs anything: rows x candidates, and its weights one by one.
 
-    Where weights have no values, on the meta device, that is all that lives: the most that a step can need.
+    Where weights have no numbers (see `numbers_of`) that is all that lives: the most that a step can need.
     """
 
     def __init__(self, weights: Tensor, alive: np.ndarray) -> None:
-        self.weights = weights
-        self.mask: np.ndarray = alive.copy() if weights.is_meta else alive & (weights.detach().cpu().numpy() != 0)
+        self.weights, numbers = weights, numbers_of(weights)
+        self.mask: np.ndarray = alive.copy() if numbers is None else alive & (numbers != 0)
         self._places: dict[int, tuple[list[int], Tensor]] = {}
 
     def keep(self, rows: np.ndarray) -> None:

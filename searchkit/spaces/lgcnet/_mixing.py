@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...blocks import ConvNormAct
+from ...choices import numbers_of
+from ...recomputing import recomputed
 from ...sizes import Size
 from .network import cell_operator, edge_key, fused, fusion_operator, input_unit, up_operator
 from .operators import CELL_OPERATORS, FUSION_OPERATORS, PRESENT, UP_OPERATORS
@@ -31,11 +34,11 @@ Columns = frozenset[int]
 
 
 def nonzero_columns(weights: Tensor) -> list[Columns]:
-    """Of each row, the columns of what is to be computed: all on the meta device, where no number can be read."""
-    if weights.is_meta:
+    """Of each row, the columns of what is to be computed: all where no number can be read, see `numbers_of`."""
+    numbers = numbers_of(weights)
+    if numbers is None:
         return [frozenset(range(weights.shape[1]))] * len(weights)
-    rows: list[list[float]] = weights.detach().cpu().tolist()
-    return [frozenset(column for column, value in enumerate(row) if value) for row in rows]
+    return [frozenset(np.flatnonzero(row).tolist()) for row in numbers]
 
 
 class MixedEdge(nn.ModuleDict):
@@ -88,7 +91,15 @@ class MixedCell(nn.Module):
         first, second = (any(self._edge(edge).computed(columns[edge]) for edge in edges) for edges in READS)
         return first, second
 
-    def forward(self, maps: Mapping[int, Tensor], size: Size, weights: Tensor, columns: Sequence[Columns]) -> Tensor:
+    def forward(
+        self,
+        maps: Mapping[int, Tensor],
+        size: Size,
+        weights: Tensor,
+        columns: Sequence[Columns],
+        *,
+        checkpointing: bool = False,
+    ) -> Tensor:
         """Mix the operators.
 
         Args:
@@ -96,7 +107,17 @@ class MixedCell(nn.Module):
             size: of the output.
             weights: 5 x 8; a node that nothing is computed for is zeros.
             columns: of each row of `weights`, what is not 0.
+            checkpointing: compute the operators again in the backward pass.
         """
+        if not checkpointing:
+            return self._mixed(maps, size, weights, columns)
+        # Held until the backward pass: no more than what is read, and what tells the type of zeros.
+        sources = {place.source for place, read in zip(self.place.inputs, self.reads(columns), strict=True) if read}
+        read = {source: maps[source] for source in sources | {-1}}
+        found: Tensor = recomputed(self, self._mixed, read, size, weights, columns)
+        return found
+
+    def _mixed(self, maps: Mapping[int, Tensor], size: Size, weights: Tensor, columns: Sequence[Columns]) -> Tensor:
         nodes = {
             f"i{which + 1}": self.inputs[f"i{which + 1}"](maps[self.place.inputs[which].source])
             for which, read in enumerate(self.reads(columns))
@@ -142,8 +163,12 @@ class MixedFusionCell(nn.Module):
             made[edge_key(*edge)] = MixedEdge({n: up_operator(n, inputs, wide) for n in UP_OPERATORS}, UP_OPERATORS)
         self.edges = nn.ModuleDict(made)
 
-    def forward(self, maps: Sequence[Tensor], fusion: Tensor, ups: Tensor) -> Tensor:
-        """Of the maps of three cells, and the weights of `SEARCHED` and of `UPS`."""
+    def forward(self, maps: Sequence[Tensor], fusion: Tensor, ups: Tensor, *, checkpointing: bool = False) -> Tensor:
+        """Of the maps of three cells, and the weights of `SEARCHED` and of `UPS`.
+
+        Args:
+            checkpointing: compute the operators of each edge again in the backward pass.
+        """
         rows = {edge: fusion[index] for index, edge in enumerate(SEARCHED)}
         rows |= {edge: ups[index] for index, edge in enumerate(UPS)}
         read = dict(zip((*SEARCHED, *UPS), nonzero_columns(fusion) + nonzero_columns(ups), strict=True))
@@ -151,8 +176,8 @@ class MixedFusionCell(nn.Module):
         def computed(source: str, target: str, x: Tensor, size: Sequence[int]) -> Tensor:
             edge = (source, target)
             module = self.edges[edge_key(source, target)]
-            given = (x, size) if edge in UPS else (x,)
-            out: Tensor = module(rows[edge], read[edge], *given)  # type: ignore[index]
+            given = (rows[edge], read[edge], *((x, size) if edge in UPS else (x,)))  # type: ignore[index]
+            out: Tensor = recomputed(module, module, *given) if checkpointing else module(*given)
             return out
 
         inputs = {name: unit(x) for (name, unit), x in zip(self.inputs.items(), maps, strict=True)}

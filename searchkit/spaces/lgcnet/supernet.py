@@ -43,11 +43,14 @@ class LGCNetSupernet(Supernet):
     Args:
         space: what can be chosen.
         classes: output channels of the classifier.
+
+    Attributes:
+        checkpointing: whether cells keep their inputs alone and compute their operators again in the backward pass.
     """
 
     def __init__(self, space: LGCNetSearchSpace, classes: int) -> None:
         super().__init__(space.tables())
-        self.space, self.classes = space, classes
+        self.space, self.classes, self.checkpointing = space, classes, False
         self.stem = Stem(space.stem)
         self.cells = nn.ModuleDict({str(place.index): MixedCell(place) for place in space.places})
         self.fusion = MixedFusionCell([space.places[index] for index in space.fused], space.fusion_channels)
@@ -61,8 +64,10 @@ class LGCNetSupernet(Supernet):
         rows = weights["cell"].unflatten(0, (len(columns), edges))
         for cell in self._computed(columns):
             place, group = cell.place, self.space.group_of[cell.place.index]
-            maps[place.index] = cell(maps, sizes[place.rate], rows[group], columns[group])
-        features = self.fusion([maps[index] for index in self.space.fused], weights["fusion"], weights["fusion_up"])
+            given = sizes[place.rate], rows[group], columns[group]
+            maps[place.index] = cell(maps, *given, checkpointing=self.checkpointing)
+        fused = [maps[index] for index in self.space.fused]
+        features = self.fusion(fused, weights["fusion"], weights["fusion_up"], checkpointing=self.checkpointing)
         logits: Tensor = self.classifier(features)
         return logits
 

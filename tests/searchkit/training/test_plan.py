@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from searchkit.choices import ChoiceTable
 from searchkit.cli import app
 from searchkit.console import run
 from searchkit.data import streets
@@ -134,6 +135,14 @@ def test_macs_of_convolutions_forward_and_backward():
     assert needs.architecture.macs == stem + head + head
 
 
+class _Gate(ChoiceTable):
+    """One choice of eight candidates, with the given logits."""
+
+    def __init__(self, logits):
+        super().__init__("gate", "gate", ["0"], [str(column) for column in range(8)])
+        self.logits = logits
+
+
 class _OneLayer(nn.Module):
     """As much of a supernet as a step looks at."""
 
@@ -144,7 +153,7 @@ class _OneLayer(nn.Module):
         with torch.device("meta"):
             self.stem, self.head = nn.Conv2d(3, 8, 8, stride=8, bias=False), nn.Conv2d(8, 19, 1, bias=False)
             self.gate = nn.Parameter(torch.zeros(8))
-        self.tables = {"gate": SimpleNamespace(dense=lambda: self.gate.view(1, 8))}
+        self.tables, self.levels = {"gate": _Gate(self.gate)}, ("gate",)
 
     def passes(self, weights, *, warmup):
         return (weights,)
@@ -250,6 +259,7 @@ def test_the_command(capsys):
     )
     assert code == 0
     assert "counted" in output
+    assert "not sampled" in output
     assert "predicted for A100" in output
     assert "published" not in output
 
@@ -261,6 +271,7 @@ def test_the_command_as_json(capsys):
     assert tree["resolution"] == "64x96"
     assert tree["batch"] == 6
     assert [row["candidates"] for row in tree["counted"]] == ["all", 5, 2, 1]
+    assert all(row["sampled"] is None for row in tree["counted"])
     assert tree["predicted"][0]["name"] == "v100"
     assert tree["predicted"][0]["fits_memory"] is True
     assert tree["pictures"]["train"] > 100
