@@ -11,6 +11,7 @@ from .console import JsonOption, check_json, out, write_json
 
 if TYPE_CHECKING:
     from .sizes import Size
+    from .supernet import Supernet
     from .training.plan import Pictures, Plan, Rates, Row
     from .training.search_recipe import SearchRecipe
 
@@ -45,6 +46,8 @@ def plan(
     from .errors import UsageError
     from .sizes import Size, parse_size
     from .spaces import SPACES
+    from .training.batch_statistics import check_search
+    from .training.distributed import ALONE
     from .training.plan import PUBLISHED
     from .training.plan import plan as planned
 
@@ -59,9 +62,12 @@ def plan(
     kind.genotype_type.size_rule.check(size, network=space)
     rates = tuple(_rates(name, found.amp) for name in device or ["v100"])
     published = PUBLISHED if _is_the_papers(space, found, size) else ()
-    result = planned(
-        lambda: kind.supernet(found.space, classes or of_data or 19), space, found, size, known, rates, published
-    )
+
+    def build() -> Supernet:
+        return kind.supernet(found.space, classes or of_data or 19)
+
+    check_search(build, found, size, ALONE)
+    result = planned(build, space, found, size, known, rates, published)
     if json:
         write_json(result.to_tree(), json)
     if json != "-":

@@ -167,6 +167,15 @@ SEARCHKIT = {
         ("name", False, None),
         JSON,
     ],
+    "decode": [
+        ("parameters", True, None),
+        ("--output -o", True, None),
+        ("--rule", False, None),
+        ("--space", False, None),
+        ("--companion", False, None),
+        AT,
+        JSON,
+    ],
 }
 TURNS = [("--threads", False, 2), ("--turns", False, 5), ("--runs", False, 10), JSON]
 

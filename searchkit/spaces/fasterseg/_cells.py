@@ -8,19 +8,16 @@ of its own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...blocks import resize, resize_like
 from ...choices import Cuts
-from ._superkernels import Norms, Superkernel, cut_conv, prefixed, recomputing
+from ...recomputing import recomputed
+from ._superkernels import Norms, Superkernel, cut_conv, prefixed
 
 #: A weight: a number where nothing is to be learnt of it, else a scalar tensor.
 Scalar = float | Tensor
@@ -185,12 +182,10 @@ class Cell(nn.Module):
         self, x: Tensor, same: Wanted | None, down: Wanted | None, *, checkpointing: bool = False
     ) -> tuple[Tensor | None, Tensor | None]:
         """Both outputs, None for what is not wanted."""
-        if not (checkpointing and torch.is_grad_enabled()):
+        if not checkpointing:
             return self._outputs(x, same, down)
-        contexts = partial(_contexts, self)
-        return checkpoint(
-            self._outputs, x, same, down, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-        )
+        found: tuple[Tensor | None, Tensor | None] = recomputed(self, self._outputs, x, same, down)
+        return found
 
     def _outputs(self, x: Tensor, same: Wanted | None, down: Wanted | None) -> tuple[Tensor | None, Tensor | None]:
         names = [name for which in (same, down) if which is not None for name, _ in which.operators]
@@ -236,7 +231,3 @@ def _mixture(modules: nn.ModuleDict, wanted: Wanted | None, x: Tensor, half: Ten
         for width, share in wanted.widths:
             total = plus(total, modules[name](x, half, width), times(weight, share))
     return total
-
-
-def _contexts(cell: Cell) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), recomputing(cell)

@@ -6,8 +6,7 @@ which; each width has a BatchNorm of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +20,7 @@ class Norms(nn.ModuleDict):
 
     Args:
         channels: of each width.
-
-    Attributes:
-        recomputing: while maps are computed again for a backward pass, statistics stay as they are.
     """
-
-    recomputing = False
 
     def __init__(self, channels: Mapping[int, int]) -> None:
         super().__init__({str(width): nn.BatchNorm2d(count) for width, count in channels.items()})
@@ -44,32 +38,14 @@ class Norms(nn.ModuleDict):
 
     def normalised(self, x: Tensor, width: int) -> Tensor:
         """BatchNorm of that width."""
-        norm = self.of(width)
-        if not (self.recomputing and norm.training):
-            return norm(x)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        running = norm.running_mean.clone(), norm.running_var.clone()
-        return F.batch_norm(x, *running, norm.weight, norm.bias, True, norm.momentum or 0.0, norm.eps)
+        found: Tensor = self.of(width)(x)
+        return found
 
     def keep(self, widths: Collection[int]) -> None:
         """Remove all but these widths."""
         for name in list(self):
             if int(name) not in widths:
                 del self[name]
-
-
-@contextmanager
-def recomputing(module: nn.Module) -> Iterator[None]:
-    """While it lasts, the BatchNorms of superkernels in `module` do not update their statistics."""
-    found = [norms for norms in module.modules() if isinstance(norms, Norms)]
-    for norms in found:
-        norms.recomputing = True
-    try:
-        yield
-    finally:
-        for norms in found:
-            norms.recomputing = False
 
 
 class Superkernel(nn.Module):

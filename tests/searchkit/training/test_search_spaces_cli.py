@@ -86,6 +86,9 @@ def test_one_picture_whose_map_is_one_pixel(tmp_path, capsys, words, space):
     assert "a single pixel, from which BatchNorm cannot learn (got 1; allowed: at least 2)" in said(capsys)
     assert not (tmp_path / "run").exists()
     assert console.run(cli.app, given) == 0
+    planned = ["plan", space, "--preset", "smoke", "--pictures", "8", "--resolution", "32x32", "--batch", "1"]
+    assert console.run(cli.app, planned) == 2
+    assert "a single pixel" in said(capsys)
 
 
 @pytest.mark.parametrize("space", SPACES)
