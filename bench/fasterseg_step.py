@@ -109,13 +109,6 @@ def backward(network: FasterSegSupernet, images: Tensor, labels: Tensor, weights
         total.backward()
 
 
-class Peak(Ledger):
-    """Does without the list of what lived at the peak, whose copies take most of the time where thousands live."""
-
-    def _sizes(self) -> dict[int, int]:
-        return {}
-
-
 def activation_bytes(
     form: Form, space: FasterSegSearchSpace, size: Size, batch: int, *, architecture: bool, device: str = "meta"
 ) -> int:
@@ -130,7 +123,7 @@ def activation_bytes(
         parameter.requires_grad_(not architecture)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    ledger = Peak()
+    ledger = Ledger()
     ledger.follow([*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters())])
     kept = ledger.live_bytes
     torch.manual_seed(0)
