@@ -1,8 +1,9 @@
-"""A supernet that is small enough to check by hand, for tests of strategies and of the search."""
+"""A supernet that is small enough to check by hand, and searches from start to end, for tests of all that searches."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 from searchkit.choices import ChoiceTable
 from searchkit.cost import StageCounter
 from searchkit.costs.expected import Grid, Operator, Part
-from searchkit.genotype import Genotype
+from searchkit.genotype import Genotype, Provenance
+from searchkit.settings import parse_settings
 from searchkit.sizes import Size, SizeRule
+from searchkit.strategies import STRATEGIES
 from searchkit.supernet import Supernet, weights_of
 
 LAYERS, KERNELS, WIDTHS = 3, (1, 3, 5), (2, 4, 8)
@@ -178,3 +181,60 @@ def toy_size():
 def toy_supernet_type():
     """The class, for supernets of another seed."""
     return ToySupernet
+
+
+@pytest.fixture(scope="session")
+def search_job():
+    """`search_job(build, recipe, pictures, size)` is a search on the CPU of what `build` makes."""
+    from searchkit.training.search_job import SearchJob
+    from searchkit.training.search_recipe import SearchRecipe, parse_search_recipe
+
+    def make(build, recipe, pictures, size, *, strategy="darts", settings=None, validation=1, **more):
+        """`strategy` is a class or a name; so many of the pictures are validated on; `more` are fields of the job."""
+        kind = STRATEGIES.load(strategy) if isinstance(strategy, str) else strategy
+        chosen = parse_settings(kind.settings_type, settings or {}, what="strategy")
+        found = SearchJob(
+            build=build,
+            lead=lambda levels: kind(chosen, levels),
+            recipe=recipe if isinstance(recipe, SearchRecipe) else parse_search_recipe(recipe, where="test"),
+            resolution=size,
+            seed=3,
+            train=pictures,
+            validation=pictures[:validation],
+            identity="f" * 64,
+            device=torch.device("cpu"),
+        )
+        return replace(found, **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def searched():
+    """`searched(job, folder)` searches to the end, or goes on with what is in the folder; what `conclude` returns."""
+    from searchkit.training.search import Searcher
+    from searchkit.training.search_end import conclude
+    from searchkit.training.search_folder import SearchFolder
+
+    def run(job, path, **more):
+        path.mkdir(exist_ok=True)
+        searcher = Searcher(job, SearchFolder(path), **more)
+        # A search by the command has a config before its first step.
+        if (path / "config.json").exists():
+            searcher.resume()
+        (path / "config.json").write_text("{}")
+        assert searcher.run()
+        return conclude(searcher, Provenance(name="found"))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def files_of():
+    """`files_of(folder)`: the bytes of all files that a search left, but for the times."""
+
+    def read(path):
+        found = (each for each in sorted(path.rglob("*")) if each.is_file() and each.name != "times.jsonl")
+        return {str(each.relative_to(path)): each.read_bytes() for each in found}
+
+    return read

@@ -11,7 +11,6 @@ from searchkit import genotype
 from searchkit.costs.budget import macs_budget
 from searchkit.data import streets
 from searchkit.genotype import Provenance
-from searchkit.settings import parse_settings
 from searchkit.sizes import Size
 from searchkit.spaces import SPACES
 from searchkit.strategies import STRATEGIES
@@ -19,7 +18,6 @@ from searchkit.training.dry_run import dry_run
 from searchkit.training.search import Searcher
 from searchkit.training.search_end import conclude
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import UNLIMITED, Limits
 from searchkit.training.search_recipe import load_search_recipe, parse_search_recipe, presets
 
@@ -47,20 +45,16 @@ def samples():
 
 
 @pytest.fixture
-def job(samples):
+def job(samples, search_job):
     def make(strategy="sampled_paths", limits=UNLIMITED, settings=None, **space):
-        kind = STRATEGIES.load(strategy)
-        chosen = parse_settings(kind.settings_type, settings or {}, what="strategy")
-        return SearchJob(
-            build=lambda: SPACES.load("dcnas").supernet(SPACE | space, 19),
-            lead=lambda levels: kind(chosen, levels),
-            recipe=parse_search_recipe(RECIPE, where="test"),
-            resolution=SIZE,
-            seed=3,
-            train=samples,
-            validation=samples[:2],
-            identity="f" * 64,
-            device=torch.device("cpu"),
+        return search_job(
+            lambda: SPACES.load("dcnas").supernet(SPACE | space, 19),
+            RECIPE,
+            samples,
+            SIZE,
+            strategy=strategy,
+            settings=settings,
+            validation=2,
             limits=limits,
         )
 
@@ -107,7 +101,7 @@ def test_a_search_ends_within_its_budget(job, share, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 3])
-def test_a_search_that_was_killed_ends_in_the_same_bytes(job, after, tmp_path):
+def test_a_search_that_was_killed_ends_in_the_same_bytes(job, after, tmp_path, files_of):
     wanted, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (wanted, killed):
         folder.mkdir()
@@ -123,11 +117,8 @@ def test_a_search_that_was_killed_ends_in_the_same_bytes(job, after, tmp_path):
     again = Searcher(job(settings=settings), SearchFolder(killed))
     again.resume()
     ended(again)
-    names = sorted(path.relative_to(wanted) for path in wanted.rglob("*") if path.is_file())
-    assert len(names) > 5
-    for name in names:
-        if name.name != "times.jsonl":
-            assert (killed / name).read_bytes() == (wanted / name).read_bytes(), name
+    assert len(files_of(wanted)) > 5
+    assert files_of(killed) == files_of(wanted)
 
 
 def test_presets_are_recipes_of_the_space():

@@ -13,7 +13,6 @@ from searchkit.choices import one_hot
 from searchkit.costs.budget import macs_budget
 from searchkit.costs.expected import Prices, macs
 from searchkit.data import streets
-from searchkit.genotype import Provenance
 from searchkit.sizes import Size
 from searchkit.spaces import SPACES
 from searchkit.spaces.fasterseg._deriving import parameters_of
@@ -22,12 +21,7 @@ from searchkit.spaces.fasterseg.genotype import sample
 from searchkit.spaces.fasterseg.sampling import Pass, sampled
 from searchkit.spaces.fasterseg.search_space import FasterSegSearchSpace
 from searchkit.spaces.fasterseg.supernet import FasterSegSupernet
-from searchkit.strategies import STRATEGIES
 from searchkit.supernet import weights_of
-from searchkit.training.search import Searcher
-from searchkit.training.search_end import conclude
-from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import Limits
 from searchkit.training.search_recipe import load_search_recipe, parse_search_recipe, presets
 
@@ -53,46 +47,16 @@ def supernet(**fields) -> FasterSegSupernet:
     return found
 
 
-def job_of(samples, strategy: str, limits: Limits) -> SearchJob:
-    kind = STRATEGIES.load(strategy)
-    return SearchJob(
-        build=supernet,
-        lead=lambda levels: kind(kind.settings_type(), levels),
-        recipe=parse_search_recipe(RECIPE, where="test"),
-        resolution=SIZE,
-        seed=3,
-        train=samples,
-        validation=samples[:1],
-        identity="f" * 64,
-        device=torch.device("cpu"),
-        limits=limits,
-    )
-
-
-def search(job: SearchJob, path, **more):
-    path.mkdir(exist_ok=True)
-    searcher = Searcher(job, SearchFolder(path), **more)
-    if (path / "config.json").exists():
-        searcher.resume()
-    (path / "config.json").write_text("{}")
-    assert searcher.run()
-    return conclude(searcher, Provenance(name="found"))
-
-
-def files(path) -> dict[str, bytes]:
-    """All but the times."""
-    found = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file() and p.name != "times.jsonl"}
-    return {name: p.read_bytes() for name, p in found.items()}
-
-
 @pytest.mark.parametrize("strategy", ["ssr", "gumbel"])
-def test_a_search_within_a_limit_killed_and_resumed_ends_in_the_same_bytes(samples, tmp_path, strategy):
+def test_a_search_within_a_limit_killed_and_resumed_ends_in_the_same_bytes(
+    samples, tmp_path, strategy, search_job, searched, files_of
+):
     cheapest = supernet().cheapest(supernet().alive(), macs, SIZE)
     least = float(Prices(macs).expected(supernet().parts(weights_of(cheapest), SIZE)))
     limits = Limits((macs_budget(f"{1.15 * least:.0f}", SIZE),))
-    job = job_of(samples, strategy, limits)
+    job = search_job(supernet, RECIPE, samples, SIZE, strategy=strategy, limits=limits)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    genotype, result = search(job, whole)
+    genotype, result = searched(job, whole)
     assert genotype.cost(SIZE).conv_macs <= 1.15 * least
     assert result["broken"] == []
 
@@ -101,13 +65,13 @@ def test_a_search_within_a_limit_killed_and_resumed_ends_in_the_same_bytes(sampl
             raise Killed
 
     with pytest.raises(Killed):
-        search(job, killed, listener=killing)
-    search(job, killed)
-    assert files(killed) == files(whole)
+        searched(job, killed, listener=killing)
+    searched(job, killed)
+    assert files_of(killed) == files_of(whole)
     tree = json.loads((whole / "teacher.json").read_text())
     assert tree["stem_width"] == tree["head_width"] == 2
     assert {layer["width"] for branch in tree["branches"] for layer in branch} == {2}
-    assert "searched.safetensors" in files(whole)
+    assert "searched.safetensors" in files_of(whole)
 
 
 def test_presets_are_of_this_space():
@@ -123,7 +87,9 @@ def test_presets_are_of_this_space():
 def test_paths_are_decided_together():
     """Each by itself, both choices would keep the rate; the path that halves it is more probable than any other."""
     net = supernet(teacher=False, branches=["8+16"], layers=6)
-    preferences = {name: np.where(mask, 1.0 / mask.sum(1, keepdims=True), 0.0) for name, mask in net.alive().items()}
+    preferences = {
+        name: np.where(mask, 1.0 / mask.sum(1, keepdims=True).clip(1), 0.0) for name, mask in net.alive().items()
+    }
     # Arriving in layer 4 has 0.9 x 0.4; in layer 1, where each cell's own choice leads, 0.9 x 0.6 x 0.55 x 0.55.
     preferences["path16"] = np.array([[0.45, 0.55], [0.45, 0.55], [0.4, 0.6], [0.1, 0.9]])
     weighed = net.weighed(preferences, lambda _: None, lambda _: 1.0)

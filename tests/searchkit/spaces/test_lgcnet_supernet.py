@@ -1,7 +1,6 @@
 """The LGCNet supernet against Eq. 2 and 3 in plain loops, its shrinking, and searches with it."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +22,6 @@ from searchkit.supernet import weights_of
 from searchkit.training.search import Searcher
 from searchkit.training.search_end import conclude
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
-from searchkit.training.search_recipe import parse_search_recipe
 
 TINY = {"length": 5, "reductions": [1, 3], "stem": 2, "fusion_channels": 4, "guidance_width": 3}
 SHARED = {**TINY, "cells": "shared", "guidance": "none"}
@@ -290,24 +287,18 @@ def samples():
     return [streets.draw(0, index, SIZE) for index in range(4)]
 
 
-def job_of(samples, strategy, steps=2, **fields):
-    kind = STRATEGIES.load(strategy)
-    return SearchJob(
-        build=lambda: SPACE.supernet({**TINY, "reductions": [1, 2], "length": 4, **fields}, 19),
-        lead=lambda levels: kind(kind.settings_type(), levels),
-        recipe=parse_search_recipe({**RECIPE, "steps": steps}, where="test"),
-        resolution=SIZE,
-        seed=1,
-        train=samples,
-        validation=samples[:1],
-        identity="a" * 64,
-        device=torch.device("cpu"),
-    )
+@pytest.fixture
+def job_of(samples, search_job):
+    def make(strategy, **recipe):
+        space = {**TINY, "reductions": [1, 2], "length": 4}
+        return search_job(lambda: SPACE.supernet(space, 19), RECIPE | recipe, samples, SIZE, strategy=strategy)
+
+    return make
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.names())
-def test_every_strategy_searches_it(samples, tmp_path, strategy):
-    searcher = Searcher(job_of(samples, strategy), SearchFolder(tmp_path))
+def test_every_strategy_searches_it(job_of, tmp_path, strategy):
+    searcher = Searcher(job_of(strategy), SearchFolder(tmp_path))
     assert searcher.run()
     genotype, result = conclude(searcher, Provenance(name="found"))
     assert result["steps"] <= 2
@@ -317,13 +308,12 @@ def test_every_strategy_searches_it(samples, tmp_path, strategy):
         assert F.softmax(SPACE.build(genotype).eval()(image), dim=1).isfinite().all()
 
 
-def test_resumed_it_ends_in_the_same_bytes(samples, tmp_path):
+def test_resumed_it_ends_in_the_same_bytes(job_of, tmp_path):
     found = []
     for name, stops in (("whole", 99), ("parts", 1)):
         folder = tmp_path / name
         folder.mkdir()
-        job = job_of(samples, "gumbel", steps=3)
-        job = replace(job, recipe=job.recipe.model_copy(update={"decide_every": 2}))
+        job = job_of("gumbel", steps=3, decide_every=2)
         calls = iter(range(99))
         searcher = Searcher(
             job, SearchFolder(folder), stopping=lambda calls=calls, stops=stops: next(calls) + 1 == stops

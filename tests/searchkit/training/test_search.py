@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,11 +18,8 @@ from searchkit.sizes import Size
 from searchkit.strategies import STRATEGIES, Strategy
 from searchkit.training import history, search_checkpoint
 from searchkit.training.search import Searcher
-from searchkit.training.search_end import conclude
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import Limits
-from searchkit.training.search_recipe import parse_search_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,52 +83,22 @@ def samples():
 
 
 @pytest.fixture(scope="module")
-def job(samples, toy_supernet_type):
+def job(samples, toy_supernet_type, search_job):
     """`job(recipe fields, other=changes)`."""
 
     def make(changes=None, *, strategy=Weakest, **more):
-        found = SearchJob(
-            build=lambda: toy_supernet_type(19),
-            lead=lambda levels: strategy(strategy.settings_type(), levels),
-            recipe=parse_search_recipe(RECIPE | (changes or {}), where="test"),
-            resolution=SIZE,
-            seed=3,
-            train=samples,
-            validation=samples[:2],
-            identity="f" * 64,
-            device=torch.device("cpu"),
-        )
-        return replace(found, **more)
+        recipe = RECIPE | (changes or {})
+        return search_job(lambda: toy_supernet_type(19), recipe, samples, SIZE, strategy=strategy, validation=2, **more)
 
     return make
 
 
-def searched(job, path, **more):
-    """Search to the end, or go on; returns what `conclude` does."""
-    path.mkdir(exist_ok=True)
-    searcher = Searcher(job, SearchFolder(path), **more)
-    if (path / "config.json").exists():
-        searcher.resume()
-    (path / "config.json").write_text("{}")
-    assert searcher.run()
-    return conclude(searcher, PROVENANCE)
-
-
-def files(path) -> dict[str, bytes]:
-    """All but the times."""
-    return {
-        str(p.relative_to(path)): p.read_bytes()
-        for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name != "times.jsonl"
-    }
-
-
 @pytest.fixture(scope="module")
-def undisturbed(job, tmp_path_factory):
+def undisturbed(job, tmp_path_factory, searched, files_of):
     path = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     searched(job(), path)
-    return files(path)
+    return files_of(path)
 
 
 def killed_at(step):
@@ -186,38 +152,38 @@ def test_the_network_is_what_lives_in_the_end(undisturbed):
     assert result["steps"] == 23
 
 
-def test_workers_change_no_byte(job, undisturbed, tmp_path):
+def test_workers_change_no_byte(job, undisturbed, tmp_path, searched, files_of):
     searched(job(workers=2), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
-def test_another_seed_searches_otherwise(job, undisturbed, tmp_path):
+def test_another_seed_searches_otherwise(job, undisturbed, tmp_path, searched, files_of):
     searched(job(seed=4), tmp_path)
-    assert files(tmp_path)["checkpoint/supernet.safetensors"] != undisturbed["checkpoint/supernet.safetensors"]
+    assert files_of(tmp_path)["checkpoint/supernet.safetensors"] != undisturbed["checkpoint/supernet.safetensors"]
 
 
 @pytest.mark.parametrize("kills", [(1,), (3,), (4,), (5,), (9,), (23,), (6, 6), (5, 14), (2, 13)])
-def test_killed_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, kills):
+def test_killed_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, kills, searched, files_of):
     for step in kills:
         with pytest.raises(Killed):
             searched(job(), tmp_path, listener=killed_at(step))
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("step", range(1, 23, 3))
-def test_stopped_at_any_step_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, step):
+def test_stopped_at_any_step_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, step, searched, files_of):
     seen = []
     (tmp_path / "config.json").write_text("{}")
     stopped = Searcher(job(), SearchFolder(tmp_path), listener=seen.append, stopping=lambda: len(seen) >= step)
     assert not stopped.run()
     assert stopped.position.step in (step, step + 1)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("where", ["_note", "shrink", "_configure", "_append", "_log_choices", "save"])
-def test_killed_within_a_decision(job, undisturbed, tmp_path, monkeypatch, where):
+def test_killed_within_a_decision(job, undisturbed, tmp_path, monkeypatch, where, searched, files_of):
     """Before it, between its parts and behind it; the second decision, which shrinks."""
     real, calls = getattr(Searcher, where), []
 
@@ -234,11 +200,11 @@ def test_killed_within_a_decision(job, undisturbed, tmp_path, monkeypatch, where
             searched(job(), tmp_path)
     assert calls
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("write", [1, 3, 5, 6, 9, 12])
-def test_killed_while_a_checkpoint_is_written(job, undisturbed, tmp_path, monkeypatch, write):
+def test_killed_while_a_checkpoint_is_written(job, undisturbed, tmp_path, monkeypatch, write, searched, files_of):
     calls, real = [], search_checkpoint.write_bytes
 
     def failing(path, data):
@@ -252,11 +218,11 @@ def test_killed_while_a_checkpoint_is_written(job, undisturbed, tmp_path, monkey
         with pytest.raises(Killed):
             searched(job(), tmp_path)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("name", ["draw", "write_decisions", "write_network", "write_result"])
-def test_killed_at_the_end(job, undisturbed, tmp_path, monkeypatch, name):
+def test_killed_at_the_end(job, undisturbed, tmp_path, monkeypatch, name, searched, files_of):
     def failing(*_arguments, **_more):
         raise Killed
 
@@ -265,23 +231,23 @@ def test_killed_at_the_end(job, undisturbed, tmp_path, monkeypatch, name):
         with pytest.raises(Killed):
             searched(job(), tmp_path)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
-def test_a_finished_search_stays_as_it_is(job, undisturbed, tmp_path):
+def test_a_finished_search_stays_as_it_is(job, undisturbed, tmp_path, searched, files_of):
     searched(job(), tmp_path)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
-def test_every_strategy_ends_in_a_network(job, tmp_path):
+def test_every_strategy_ends_in_a_network(job, tmp_path, searched):
     for name in STRATEGIES.names():
         genotype, result = searched(job(strategy=STRATEGIES.load(name)), tmp_path / name)
         assert genotype.space == "toy"
         assert result["decided_by"] in ("shrinking", "argmax")
 
 
-def test_same_batches_for_both_updates(job, tmp_path, monkeypatch):
+def test_same_batches_for_both_updates(job, tmp_path, monkeypatch, searched):
     seen = {"_architecture_step": [], "_weight_step": []}
     for name, calls in seen.items():
         real = getattr(Searcher, name)
@@ -390,7 +356,7 @@ def test_each_pass_goes_backward_by_itself_and_gradients_are_those_of_the_sum(jo
     assert set(warmups) == {True}
 
 
-def test_a_strategy_that_would_empty_a_choice(job, tmp_path):
+def test_a_strategy_that_would_empty_a_choice(job, tmp_path, searched):
     class Greedy(Weakest):
         def decide(self, tables, progress, feasible):
             return {name: np.zeros_like(mask) for name, mask in alive_of(tables).items()}
@@ -399,7 +365,7 @@ def test_a_strategy_that_would_empty_a_choice(job, tmp_path):
         searched(job(strategy=Greedy), tmp_path)
 
 
-def test_a_discrete_supernet_ends_the_search(job, tmp_path):
+def test_a_discrete_supernet_ends_the_search(job, tmp_path, searched):
     class Sure(Weakest):
         def decide(self, tables, progress, feasible):
             found = {name: np.zeros_like(mask) for name, mask in alive_of(tables).items()}
@@ -417,7 +383,7 @@ def test_a_discrete_supernet_ends_the_search(job, tmp_path):
     assert ["architecture_loss" in row for row in rows if "loss" in row] == [True, *[False] * 5]
 
 
-def test_argmax_decides_what_is_left(job, tmp_path):
+def test_argmax_decides_what_is_left(job, tmp_path, searched):
     genotype, result = searched(job(strategy=Undecided), tmp_path)
     assert result["decided_by"] == "argmax"
     assert result["undecided_before"] == 13
@@ -434,7 +400,7 @@ def test_argmax_decides_what_is_left(job, tmp_path):
 
 @pytest.mark.parametrize("strategy", [Weakest, Undecided])
 @pytest.mark.parametrize("share", [1.0, 1.05, 1.5, 3.0])
-def test_a_budget_holds_at_every_decision_and_in_the_end(job, tmp_path, strategy, share, toy_supernet_type):
+def test_a_budget_holds_at_every_decision_and_in_the_end(job, tmp_path, strategy, share, toy_supernet_type, searched):
     supernet = toy_supernet_type(19)
     least = macs_budget("1G", SIZE).least(supernet, supernet.alive())
     budget = macs_budget(f"{least * share:.0f}", SIZE)
@@ -498,7 +464,7 @@ def test_a_budget_that_no_network_meets(job, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_budgets_hold_together(job, tmp_path, toy_supernet_type):
+def test_two_budgets_hold_together(job, tmp_path, toy_supernet_type, searched):
     supernet = toy_supernet_type(19)
     alive = supernet.alive()
     macs = macs_budget("1G", SIZE).least(supernet, alive) * 1.3
@@ -511,7 +477,7 @@ def test_two_budgets_hold_together(job, tmp_path, toy_supernet_type):
     assert set(result["budgets"]) == {"macs", "params"}
 
 
-def test_a_network_over_its_limit_is_no_success(job, tmp_path, monkeypatch):
+def test_a_network_over_its_limit_is_no_success(job, tmp_path, monkeypatch, searched):
     """Counted as a whole: here the count is wrong on purpose."""
     budget = macs_budget("100G", SIZE)
     limits = Limits((budget,))
@@ -525,7 +491,7 @@ def test_a_network_over_its_limit_is_no_success(job, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "result.json").read_text())["broken"]
 
 
-def test_the_penalty_pulls_the_expected_cost_down(job, tmp_path, toy_supernet_type):
+def test_the_penalty_pulls_the_expected_cost_down(job, tmp_path, toy_supernet_type, searched):
     supernet = toy_supernet_type(19)
     least = macs_budget("1G", SIZE).least(supernet, supernet.alive())
     budget = macs_budget(f"{least * 1.5:.0f}", SIZE, weight=10.0)
@@ -579,7 +545,7 @@ def test_a_damaged_checkpoint_is_refused(job, tmp_path, name, damage):
         Searcher(job(), SearchFolder(tmp_path)).resume()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(job, undisturbed, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint(job, undisturbed, tmp_path, monkeypatch, searched, files_of):
     calls, real = [], search_checkpoint.write_bytes
 
     def full(path, data):
@@ -594,10 +560,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(job, undisturbed, tmp_path, monk
             searched(job(), tmp_path)
     assert search_checkpoint.read_state(tmp_path / "checkpoint").position.step == 0
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
-def test_bfloat16_channels_last_and_compiling_are_asked_for(job, tmp_path, monkeypatch):
+def test_bfloat16_channels_last_and_compiling_are_asked_for(job, tmp_path, monkeypatch, searched):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module, **how: (compiled.append(how), module)[1])
     searched(job({"amp": "bf16"}), tmp_path / "bf16")

@@ -14,16 +14,13 @@ from searchkit.errors import SearchFailedError
 from searchkit.genotype import Provenance
 from searchkit.sizes import Size
 from searchkit.spaces import SPACES
-from searchkit.strategies import STRATEGIES
 from searchkit.supernet import weights_of
 from searchkit.training import history, search_checkpoint
 from searchkit.training.distributed import World
 from searchkit.training.search import Searcher
 from searchkit.training.search_end import conclude
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_limits import Limits
-from searchkit.training.search_recipe import parse_search_recipe
 
 SIZE = Size(32, 64)
 RECIPE = {"batch": 2, "steps": 8, "decide_every": 4, "stop_when_discrete": False, "architecture": {"lr": 0.1}}
@@ -63,20 +60,9 @@ def table(toy_supernet_type):
 
 
 @pytest.fixture
-def job(samples, toy_supernet_type):
+def job(samples, toy_supernet_type, search_job):
     def make(limits, **recipe):
-        return SearchJob(
-            build=lambda: toy_supernet_type(19),
-            lead=lambda levels: STRATEGIES.load("darts")(STRATEGIES.load("darts").settings_type(), levels),
-            recipe=parse_search_recipe(RECIPE | recipe, where="test"),
-            resolution=SIZE,
-            seed=3,
-            train=samples,
-            validation=samples[:1],
-            identity="f" * 64,
-            device=torch.device("cpu"),
-            limits=limits,
-        )
+        return search_job(lambda: toy_supernet_type(19), RECIPE | recipe, samples, SIZE, limits=limits)
 
     return make
 

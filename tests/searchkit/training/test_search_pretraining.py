@@ -1,7 +1,6 @@
 """A search in two phases: what each sees, what it starts with, and that it can be cut off anywhere."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,16 +9,11 @@ from searchkit.cli import app
 from searchkit.console import run
 from searchkit.data import streets
 from searchkit.errors import UsageError
-from searchkit.genotype import Provenance
 from searchkit.sizes import Size
-from searchkit.strategies import STRATEGIES
 from searchkit.training import history, search_checkpoint
 from searchkit.training.distributed import World
 from searchkit.training.search import Searcher
-from searchkit.training.search_end import conclude
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
-from searchkit.training.search_recipe import parse_search_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,51 +45,23 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def job(toy_supernet_type):
+def job(toy_supernet_type, search_job):
     """`job(recipe fields, other=changes)`."""
     samples = [streets.draw(0, index, SIZE) for index in range(10)]
 
     def make(changes=None, **more):
-        strategy = STRATEGIES.load("pdarts")
-        found = SearchJob(
-            build=lambda: toy_supernet_type(19),
-            lead=lambda levels: strategy(strategy.settings_type(), levels),
-            recipe=parse_search_recipe(RECIPE | (changes or {}), where="test"),
-            resolution=SIZE,
-            seed=3,
-            train=samples,
-            validation=samples[:2],
-            identity="f" * 64,
-            device=torch.device("cpu"),
-        )
-        return replace(found, **more)
+        recipe = RECIPE | (changes or {})
+        return search_job(lambda: toy_supernet_type(19), recipe, samples, SIZE, strategy="pdarts", validation=2, **more)
 
     return make
 
 
-def searched(job, path, **more):
-    """Search to the end, or go on."""
-    path.mkdir(exist_ok=True)
-    searcher = Searcher(job, SearchFolder(path), **more)
-    if (path / "config.json").exists():
-        searcher.resume()
-    (path / "config.json").write_text("{}")
-    assert searcher.run()
-    conclude(searcher, Provenance(name="toy"))
-
-
-def files(path) -> dict[str, bytes]:
-    """All but the times."""
-    found = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name != "times.jsonl")
-    return {str(p.relative_to(path)): p.read_bytes() for p in found}
-
-
 @pytest.fixture(scope="module")
-def undisturbed(job, tmp_path_factory):
+def undisturbed(job, tmp_path_factory, searched, files_of):
     path = tmp_path_factory.mktemp("whole")
     torch.set_num_threads(1)
     searched(job(), path)
-    return files(path)
+    return files_of(path)
 
 
 @pytest.fixture
@@ -118,7 +84,7 @@ def seen(monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("split", ["half", "same"])
-def test_the_supernet_sees_the_batches_of_each_phase(job, seen, tmp_path, split, workers):
+def test_the_supernet_sees_the_batches_of_each_phase(job, seen, tmp_path, split, workers, searched):
     searched(job({"split": split}, workers=workers), tmp_path)
     early, late = (3, 3, 32, 32), (2, 3, 16, 48)
     assert [tuple(images.shape) for images in seen["_weight_step"]] == [early] * 4 + [late] * 8
@@ -127,7 +93,7 @@ def test_the_supernet_sees_the_batches_of_each_phase(job, seen, tmp_path, split,
     assert {torch.equal(first, second) for first, second in pairs} == {split == "same"}
 
 
-def test_passes_through_the_pictures_run_on(job, seen, tmp_path):
+def test_passes_through_the_pictures_run_on(job, seen, tmp_path, searched):
     """Whole pictures, none mirrored: of any five in a row from the start of a pass, none comes twice."""
     plain = {"augmentation": {"flip": False}, "pretraining": {"batch": 3}}
     searched(job(plain), tmp_path)
@@ -139,13 +105,13 @@ def test_passes_through_the_pictures_run_on(job, seen, tmp_path):
     assert len({tuple(each) for each in passes}) > 1
 
 
-def test_the_weights_optimiser_starts_afresh(job, seen, tmp_path):
+def test_the_weights_optimiser_starts_afresh(job, seen, tmp_path, searched):
     searched(job(), tmp_path)
     remembered = seen["remembered"]
     assert [count > 0 for count in remembered] == [False, True, True, True, False, *[True] * 7]
 
 
-def test_without_the_table_it_goes_on(job, seen, tmp_path):
+def test_without_the_table_it_goes_on(job, seen, tmp_path, searched):
     searched(job({"pretraining": None}), tmp_path)
     assert [count > 0 for count in seen["remembered"]] == [False, *[True] * 11]
     assert {tuple(images.shape) for images in seen["_weight_step"]} == {(2, 3, 16, 48)}
@@ -160,7 +126,7 @@ def test_the_history_tells_the_phases_apart(undisturbed):
 
 
 @pytest.mark.parametrize("kills", [(1,), (3,), (4,), (5,), (8,), (12,), (2, 6), (4, 4), (5, 5, 11)])
-def test_killed_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, kills):
+def test_killed_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, kills, searched, files_of):
     for step in kills:
 
         def listener(report, step=step):
@@ -170,23 +136,23 @@ def test_killed_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, k
         with pytest.raises(Killed):
             searched(job(), tmp_path, listener=listener)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("step", range(1, 8))
-def test_stopped_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, step):
+def test_stopped_and_resumed_ends_in_the_same_bytes(job, undisturbed, tmp_path, step, searched, files_of):
     told = []
     (tmp_path / "config.json").write_text("{}")
     stopped = Searcher(job(), SearchFolder(tmp_path), listener=told.append, stopping=lambda: len(told) >= step)
     assert not stopped.run()
     assert stopped.position.step in (step, step + 1)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("where", ["_flush", "save", "_begin_phase"])
 @pytest.mark.parametrize("behind", [False, True])
-def test_killed_between_the_phases(job, undisturbed, tmp_path, monkeypatch, where, behind):
+def test_killed_between_the_phases(job, undisturbed, tmp_path, monkeypatch, where, behind, searched, files_of):
     real = getattr(Searcher, where)
 
     def failing(self, *arguments):
@@ -201,10 +167,10 @@ def test_killed_between_the_phases(job, undisturbed, tmp_path, monkeypatch, wher
         with pytest.raises(Killed):
             searched(job(), tmp_path)
     searched(job(), tmp_path)
-    assert files(tmp_path) == undisturbed
+    assert files_of(tmp_path) == undisturbed
 
 
-def test_a_kill_costs_nothing_of_the_pretraining(job, tmp_path):
+def test_a_kill_costs_nothing_of_the_pretraining(job, tmp_path, searched):
     def listener(report):
         if report.step == 6:
             raise Killed
@@ -214,7 +180,7 @@ def test_a_kill_costs_nothing_of_the_pretraining(job, tmp_path):
     assert search_checkpoint.read_state(tmp_path / "checkpoint").position.step == 4
 
 
-def test_it_can_end_within_the_pretraining(job, seen, tmp_path):
+def test_it_can_end_within_the_pretraining(job, seen, tmp_path, searched):
     searched(job({"steps": 3}), tmp_path)
     assert [tuple(images.shape) for images in seen["_weight_step"]] == [(3, 3, 32, 32)] * 3
     assert not seen["_architecture_step"]
