@@ -19,7 +19,6 @@ from searchkit.sizes import Size
 from searchkit.spaces import SPACES, Space
 from searchkit.spaces.ssr.search_space import SSRSearchSpace
 from searchkit.spaces.ssr.supernet import SSRSupernet
-from searchkit.strategies import Settings, Strategy
 from searchkit.training import search_recipe
 from searchkit.training.dry_run import Ledger, dry_run
 from searchkit.training.plan import (
@@ -33,7 +32,6 @@ from searchkit.training.plan import (
 )
 from searchkit.training.search import Searcher
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_recipe import parse_search_recipe
 
 SIZE = Size(64, 96)
@@ -44,13 +42,6 @@ SMALL = {
     "width_steps": 5,
     "width_step": 2,
 }
-
-
-class Plain(Strategy):
-    """A softmax."""
-
-    def probabilities(self, table):
-        return torch.softmax(table.dense(), dim=1).nan_to_num(0.0)
 
 
 def small():
@@ -66,26 +57,16 @@ def recipe_of(**changes):
     return parse_search_recipe({"batch": 2, "steps": 3, "decide_every": 100} | changes, where="test")
 
 
-def searcher_of(recipe, folder):
+@pytest.fixture
+def searcher_of(search_job):
     samples = [streets.draw(0, index, SIZE) for index in range(16)]
-    job = SearchJob(
-        build=small,
-        lead=lambda levels: Plain(Settings(), levels),
-        recipe=recipe,
-        resolution=SIZE,
-        seed=0,
-        train=samples,
-        validation=samples[:1],
-        identity="0" * 64,
-        device=torch.device("cpu"),
-    )
-    return Searcher(job, SearchFolder(folder))
+    return lambda recipe, folder: Searcher(search_job(small, recipe, samples, SIZE), SearchFolder(folder))
 
 
 @pytest.mark.parametrize(
     "changes", [{"batch": 4}, {"batch": 8}, {"batch": 8, "amp": "bf16"}, {"batch": 8, "checkpointing": True}]
 )
-def test_memory_is_that_of_a_real_step(tmp_path, changes):
+def test_memory_is_that_of_a_real_step(tmp_path, changes, searcher_of):
     """Of the tensors that live while a search makes its steps, weights counted too."""
     recipe = recipe_of(**changes)
     searcher = searcher_of(recipe, tmp_path)
@@ -224,7 +205,7 @@ def test_steps_disk_and_pictures():
     assert found.disk.total == found.disk.caches + 2 * found.disk.checkpoint
 
 
-def test_a_checkpoint_is_as_large_as_said(tmp_path):
+def test_a_checkpoint_is_as_large_as_said(tmp_path, searcher_of):
     recipe = recipe_of()
     searcher = searcher_of(recipe, tmp_path)
     assert searcher.run()

@@ -14,12 +14,10 @@ from searchkit.settings import parse_settings
 from searchkit.sizes import Size
 from searchkit.spaces.ssr.search_space import SSRSearchSpace
 from searchkit.spaces.ssr.supernet import SSRSupernet
-from searchkit.strategies import Settings, Strategy
 from searchkit.training.dry_run import Ledger, dry_run, dry_run_of_warmup
 from searchkit.training.plan import Pictures, Rates, peak_bytes, plan
 from searchkit.training.search import Searcher
 from searchkit.training.search_folder import SearchFolder
-from searchkit.training.search_job import SearchJob
 from searchkit.training.search_recipe import parse_search_recipe
 
 SIZE = Size(64, 96)
@@ -33,13 +31,6 @@ TWO = {
     "pretraining": {"batch": 5, "crop": [64, 64]},
 }
 RATES = Rates("a", "A", "fp32", tera_ops=2.0, bandwidth_gb_s=100.0, memory_gb=16.0)
-
-
-class Plain(Strategy):
-    """A softmax."""
-
-    def probabilities(self, table):
-        return torch.softmax(table.dense(), dim=1).nan_to_num(0.0)
 
 
 def small():
@@ -73,24 +64,13 @@ def test_a_step_of_pretraining_is_an_update_of_the_weights():
     assert dry_run_of_warmup(several, recipe_of(batch=5), Size(64, 64)).macs == 3 * update.macs
 
 
-def test_memory_is_that_of_a_real_step(tmp_path):
+def test_memory_is_that_of_a_real_step(tmp_path, search_job):
     """Of a search that ends with its pretraining."""
     recipe = parse_search_recipe(
         {"batch": 2, "steps": 3, "warmup_steps": 3, "pretraining": {"batch": 8, "crop": [64, 64]}}, where="test"
     )
     samples = [streets.draw(0, index, SIZE) for index in range(16)]
-    job = SearchJob(
-        build=small,
-        lead=lambda levels: Plain(Settings(), levels),
-        recipe=recipe,
-        resolution=SIZE,
-        seed=0,
-        train=samples,
-        validation=samples[:1],
-        identity="0" * 64,
-        device=torch.device("cpu"),
-    )
-    searcher = Searcher(job, SearchFolder(tmp_path))
+    searcher = Searcher(search_job(small, recipe, samples, SIZE), SearchFolder(tmp_path))
     gc.collect()
     ledger = Ledger()
     ledger.follow([*searcher.supernet.parameters(), *searcher.supernet.buffers()])
