@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 NetworkArgument = Annotated[
     str,
-    typer.Argument(metavar="NETWORK", help="A genotype file, a bundle folder, or a name from `searchkit networks`."),
+    typer.Argument(
+        metavar="NETWORK",
+        help="A genotype file, the folder of a bundle or a search, or a name from `searchkit networks`.",
+    ),
 ]
 Weights = Annotated[
     str | None,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "genotypes"
 DEFAULT_CLASSES = 19
 # What a bundle keeps of its network.
-_RECORD = "network.json"
+# Of a bundle, and of a search that has ended.
+_RECORD, _FOUND = "network.json", "genotype.json"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def resolve(argument: str) -> Network:
 
     Raises:
         UsageError: no such name or path; the nearest names are listed.
-        InputFileError: the file is not a genotype, or the folder is not a bundle.
+        InputFileError: the file is not a genotype, or the folder neither a bundle nor that of a search that has ended.
     """
     path = Path(argument)
     looks_like_path = os.sep in argument or argument.endswith(".json") or argument in ("", ".", "..")
@@ -134,7 +135,7 @@ def resolve(argument: str) -> Network:
         raise UsageError(
             "no such file",
             where=argument or "network",
-            allowed=f"a genotype file, a bundle folder, or one of {', '.join(known_names())}",
+            allowed=f"a genotype file, the folder of a bundle or a search, or one of {', '.join(known_names())}",
         )
     return _from_folder(path) if path.is_dir() else _from_file(path)
 
@@ -145,14 +146,15 @@ def from_genotype(genotype: Genotype) -> Network:
 
 
 def _from_folder(path: Path) -> Network:
-    if not (path / _RECORD).exists():
-        raise InputFileError(
-            f"folder has no {_RECORD}",
-            where=str(path),
-            allowed="a genotype file or a bundle folder",
-            fix="check the path",
-        )
-    return _from_file(path / _RECORD)
+    for name in (_RECORD, _FOUND):
+        if (path / name).exists():
+            return _from_file(path / name)
+    raise InputFileError(
+        f"folder has no {_RECORD}, as a bundle has, and no {_FOUND}, as a search leaves",
+        where=str(path),
+        allowed="a genotype file, or the folder of a bundle or a search",
+        fix="check the path",
+    )
 
 
 def _from_file(path: Path) -> Network:

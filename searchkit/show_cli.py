@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +32,7 @@ def show(
     from .networks import resolve
     from .sizes import parse_size
 
-    found, size = resolve(_of_search(network)), parse_size(resolution)
+    found, size = resolve(network), parse_size(resolution)
     found.check(size)
     if svg is not None:
         _draw(found, size, svg)
@@ -53,12 +52,6 @@ def show(
         write_json(tree, json)
     if json != "-" and svg is None:
         _print_tree(found.name, part, str(size))
-
-
-def _of_search(argument: str) -> str:
-    """The genotype in the folder of a search that has ended; any other argument as it is."""
-    inside = os.path.join(argument, "genotype.json")
-    return inside if os.path.isfile(inside) else argument
 
 
 def _draw(network: Network, size: Size, path: Path) -> None:

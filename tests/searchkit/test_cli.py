@@ -65,7 +65,7 @@ REFUSED = [
     ("show faster-seg", 2, "error: unknown network (got 'faster-seg'; allowed: bisenet-r18, ", "mean fasterseg or"),
     ("show missing.json", 2, "error: missing.json: no such file (allowed: a genotype file, ", "ssr"),
     ("show a/b", 2, "error: a/b: no such file", ""),
-    ("show .", 3, "error: .: folder has no network.json", "Check the path"),
+    ("show .", 3, "error: .: folder has no network.json, as a bundle has", "Check the path"),
     ("show damaged.json", 3, "error: damaged.json: stem: wrong value (got 0; ", ""),
     ("show text.json", 3, "error: text.json: not valid JSON", "line 1, column 1"),
     ("show ssr --resolution 500x1000", 2, "error: --resolution: ssr does not take this size", "Use 504x1000."),

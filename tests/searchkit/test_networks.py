@@ -103,14 +103,24 @@ def test_a_missing_file(argument):
 
 
 def test_no_argument_is_no_file():
-    assert refusal("", UsageError).startswith("network: no such file (allowed: a genotype file, a bundle folder")
+    assert refusal("", UsageError).startswith("network: no such file (allowed: a genotype file, the folder of a bundle")
 
 
 @pytest.mark.parametrize("argument", [".", "..", "empty"])
 def test_a_folder_without_a_record(folder, argument):
     (folder / "empty").mkdir()
     message = refusal(argument, InputFileError)
-    assert message.startswith(f"{argument}: folder has no network.json (allowed: a genotype file or a bundle folder)")
+    assert message.startswith(f"{argument}: folder has no network.json, as a bundle has, and no genotype.json")
+
+
+def test_the_folder_of_a_search_is_what_it_found(folder):
+    """A bundle's record comes first."""
+    found = resolve("ssr-baseline1").genotype
+    (folder / "run").mkdir()
+    (folder / "run" / "genotype.json").write_text(found.to_json())
+    assert resolve("run").genotype == found
+    (folder / "run" / "network.json").write_text(resolve("ssr").genotype.to_json())
+    assert resolve("run").genotype == resolve("ssr").genotype
 
 
 def test_a_damaged_genotype_is_named_by_path_and_field(folder):
