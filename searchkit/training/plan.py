@@ -118,10 +118,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The steps in which only the weights learn, where the recipe has them in a phase of their own.
+    """The steps in which only the weights learn, if there are any.
 
     Attributes:
-        needs: of one, with all candidates.
+        crop, batch: those of the search, unless the recipe says otherwise.
+        needs: of one, with all candidates; the first draw, where the strategy draws.
     """
 
     crop: Size
@@ -280,11 +281,11 @@ def plan(
 def _pretraining(
     build: Build, recipe: SearchRecipe, size: Size, pictures: Pictures, operators: MetaOperators
 ) -> Pretraining | None:
-    if recipe.pretraining is None:
+    steps = min(recipe.warmup(pictures.train), recipe.length(pictures.train))
+    if steps == 0:
         return None
     early = recipe.in_pretraining()
     crop = early.augmentation.crop_at(size)
-    steps = min(recipe.warmup(pictures.train), recipe.length(pictures.train))
     needs = dry_run_of_warmup(_built(build), early, crop, operators=operators)
     return Pretraining(crop, early.batch, steps, needs)
 

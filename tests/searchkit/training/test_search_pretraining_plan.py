@@ -120,12 +120,17 @@ def test_memory_that_only_the_pretraining_needs(found):
         assert replace(found, devices=(device,)).to_tree()["predicted"][0]["fits_memory"] is fits
 
 
-def test_without_the_table_nothing_is_apart():
+def test_without_the_table_a_warmup_is_counted_as_the_search_makes_it():
+    """20 steps of the weights alone, at the batch and the crop of the search, which take less than the others."""
     recipe = recipe_of(pretraining=None)
     found = plan(small, "ssr", recipe, SIZE, Pictures(40, 10))
-    assert (found.pretraining, found.to_tree()["pretraining"]) == (None, None)
+    assert (found.pretraining.crop, found.pretraining.batch, found.pretraining.steps) == (Size(32, 48), 2, 20)
     assert found.steps == 50
+    assert found.pretraining.needs.macs < found.needs.macs
     assert found.peak_bytes == found.needs.worst.peak_bytes
+    without = plan(small, "ssr", recipe_of(pretraining=None, warmup_epochs=0), SIZE, Pictures(40, 10))
+    assert (without.pretraining, without.to_tree()["pretraining"]) == (None, None)
+    assert without.hours(RATES, without.needs)[0] > found.hours(RATES, found.needs)[0]
 
 
 def test_the_command(capsys):
