@@ -171,7 +171,7 @@ def test_cut_off_behind_the_third_step_searches_end_in_the_same_bytes(tmp_path, 
     for space, command in commands.items():
         assert console.run(cli.app, command(f"{space}-whole")) == 0
     found = subprocess.run(
-        [sys.executable, "-c", CUT, json.dumps(cuts)], stdout=subprocess.PIPE, env=os.environ, timeout=240, check=True
+        [sys.executable, "-c", CUT, json.dumps(cuts)], stdout=subprocess.PIPE, env=os.environ, timeout=600, check=True
     )
     assert [int(line) for line in found.stdout.split()] == [-9, 130] * len(commands)
     for space, command in commands.items():
