@@ -91,31 +91,13 @@ class MixedModule(nn.Module):
         shares: Sequence[Tensor],
         columns: list[int],
         weights: list[Tensor],
-        *,
-        checkpointing: bool = False,
     ) -> Tensor:
         """What the module makes of some of its sources, by some of its operators.
 
         Args:
             shares: weights of the sources, which sum to 1.
             columns: of the operators, in the table; `weights` are theirs.
-            checkpointing: compute all this again in the backward pass.
         """
-        given = image, sources, shares, columns, weights
-        if not checkpointing:
-            return self._mixed(maps, *given)
-        found: Tensor = recomputed(self, self._mixed, _Pooled(maps, sources, self.place.rate), *given)
-        return found
-
-    def _mixed(
-        self,
-        maps: Maps,
-        image: Size,
-        sources: Sequence[Place],
-        shares: Sequence[Tensor],
-        columns: list[int],
-        weights: list[Tensor],
-    ) -> Tensor:
         mixed: Tensor = self.mixture(self.align(maps, image, sources, shares), columns, weights)
         return mixed
 
@@ -160,8 +142,13 @@ class DCNASSupernet(Supernet):
             if there[row]:
                 module: MixedModule = self.fusion[place.key]  # type: ignore[assignment]
                 columns, shares = connections.of(row, normalised=True)
-                given = size, [self.sources[column] for column in columns], shares, *operators.of(row)
-                maps.add(place, module(maps, *given, checkpointing=self.checkpointing))
+                sources = [self.sources[column] for column in columns]
+                given = size, sources, shares, *operators.of(row)
+                if self.checkpointing:
+                    mixed = recomputed(module, module, _Pooled(maps, sources, place.rate), *given)
+                else:
+                    mixed = module(maps, *given)
+                maps.add(place, mixed)
         return self.head(maps, size, self.space.layers)
 
     def closed(self, alive: Alive) -> Alive:

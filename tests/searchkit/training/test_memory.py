@@ -34,14 +34,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_does_not_grow_with_the_epochs(tmp_path, tiny_network, one_thread, workers):
     random = np.random.default_rng(0)
